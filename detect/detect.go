@@ -1,0 +1,71 @@
+// Package detect defines detectors. Each subfolder holds one family of them,
+// with its documents, its knobs and its cases.
+package detect
+
+import (
+	"noroshi/event"
+	"noroshi/finding"
+	"noroshi/network"
+)
+
+// A Detector looks for one kind of misbehaviour.
+//
+// The pipeline makes one Detector per shard and calls it from one goroutine, so
+// its state needs no lock. Time is event time: a detector never asks for the
+// clock, so a replayed file gives the findings that the live stream gave.
+//
+// Findings must depend neither on the number of shards, nor on where one batch
+// ends and the next begins, nor on when Advance is called between two events:
+// decisions are made on update, from the times in the records. Memory must not
+// grow with the number of addresses in the input beyond what Spec.Memory says.
+type Detector interface {
+	// Detect examines b in order and reports what it finds. Flow.Seen is the
+	// clock; it may step back by a little. State about a source is kept only
+	// from records marked [event.ForSrc], about a destination from those marked
+	// [event.ForDst]. It must keep neither b nor anything inside it.
+	Detect(b *event.Batch, report func(*finding.Finding))
+
+	// Advance tells the detector that no record seen before now will come, so
+	// that it can say what has ended, and forget. It is called about once a
+	// second of event time, and once at the end of input.
+	Advance(now event.Time, report func(*finding.Finding))
+
+	// Usage returns how much state the detector holds.
+	Usage() Usage
+}
+
+// Usage is the state a detector holds, for metrics and for tests of its bound.
+type Usage struct {
+	Entries int    // keys held
+	Bytes   int    // memory of the tables, an estimate
+	Evicted uint64 // keys dropped because a table was full, since the start
+}
+
+// A Spec describes a detector to the pipeline, the console and the manual.
+type Spec struct {
+	Name         string     // the family, lower case: "flood"
+	Version      int        // raised when the same input would give other findings
+	Rules        []Rule     // what it can report
+	Memory       string     // the bound on state, and what happens at it
+	Source       string     // papers, RFCs or vendor documents the method is from
+	Requirements []string   // rows of requirements.md it serves
+	Config       func() any // a new pointer to the knobs' struct, with the defaults
+	New          func(Env) (Detector, error)
+}
+
+// A Rule is one thing a detector reports.
+type Rule struct {
+	Name           string       // "flood.inbound"
+	Doc            finding.Text // what it finds
+	Next           finding.Text // what to do about it; never empty
+	FalsePositives finding.Text // what else looks like it, and how to tell
+	Attack         []string     // MITRE ATT&CK technique IDs
+}
+
+// Env is what a detector is made from.
+type Env struct {
+	Config  any            // what Spec.Config returned, perhaps changed by the operator
+	Network *network.Table // the provider's own networks; may be nil
+	// Seed keys the hashes of tables. It must not influence findings.
+	Seed uint64
+}
