@@ -1,0 +1,366 @@
+// Package pipeline carries batches from sources to detectors. It is the only
+// place where the stages meet a goroutine, a queue and a clock.
+//
+//	source ─emit─► annotate ─► deal ─► queue ─► shard 0: detector, detector, ...
+//	                               └─► queue ─► shard 1: detector, detector, ...
+//
+// The clock is Flow.Seen: when a record reached noroshi, or the recorder of a
+// capture. No exporter can write it, so none can stall or rush the others; the
+// times that exporters do write were held against Seen by the decoder. The
+// watermark is the latest Seen of all sources less [Pipeline.Lateness], and in
+// a live run it follows the wall clock while sources are silent.
+//
+// Queues are bounded. A full queue holds its source back: a file waits, and a
+// socket's kernel buffer fills until the kernel drops datagrams, which the
+// listener counts.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"noroshi/detect"
+	"noroshi/event"
+	"noroshi/finding"
+	"noroshi/network"
+	"noroshi/source"
+)
+
+// Pipeline is the wiring. Its fields are set before Run and not changed after.
+type Pipeline struct {
+	// Detectors run in every shard, each with its knobs.
+	Detectors []Detector
+	Network   *network.Table // the provider's own networks; may be nil
+	// Shards is the number of goroutines that detect; a power of two.
+	// 0 means DefaultShards. Findings don't depend on it.
+	Shards int
+	// Live makes the clock follow the wall clock while sources are silent.
+	Live bool
+	// Lateness is how far records may come out of the order of Seen, as they do
+	// between two sockets. 0 means one second.
+	Lateness time.Duration
+	// Report receives each finding, from one goroutine at a time. It must be
+	// quick: detection waits for it.
+	Report func(*finding.Finding)
+	// Clock, if set, is called about once a second of event time with the
+	// watermark, from the goroutine that reports.
+	Clock func(now event.Time)
+	// Seed keys the detectors' hash tables.
+	Seed uint64
+
+	stats stats
+}
+
+// Detector is a detector's Spec with the knobs to run it with.
+type Detector struct {
+	Spec   *detect.Spec
+	Config any // nil means Spec.Config()
+}
+
+// DefaultShards is the greatest power of two that leaves a core to the sources,
+// at least 1.
+func DefaultShards() int {
+	return 1 << (bits.Len(uint(max(runtime.GOMAXPROCS(0)-1, 1))) - 1)
+}
+
+// queueBatches is how many batches wait before a shard: 9 MB of flows, or 40 ms
+// at 1.5 million flows a second.
+const queueBatches = 64
+
+// tick is how often, in event time, detectors are told the clock.
+const tick = event.Time(time.Second)
+
+type stats struct {
+	batches, flows, findings, panics atomic.Uint64
+	clock                            atomic.Int64
+
+	mu    sync.Mutex
+	usage map[usageKey]detect.Usage
+}
+
+type usageKey struct {
+	detector string
+	shard    int
+}
+
+// Stats are the pipeline's counters since Run began.
+type Stats struct {
+	Batches, Flows, Findings uint64
+	Panics                   uint64     // detectors that failed and were begun anew
+	Clock                    event.Time // the latest Seen; 0 before the first record
+	// Detectors is the state held, by detector, over all shards.
+	Detectors map[string]detect.Usage
+}
+
+// Stats returns the counters as they stand. It may be called while Run runs.
+func (p *Pipeline) Stats() Stats {
+	s := Stats{
+		Batches: p.stats.batches.Load(), Flows: p.stats.flows.Load(), Findings: p.stats.findings.Load(),
+		Panics: p.stats.panics.Load(), Clock: event.Time(p.stats.clock.Load()), Detectors: map[string]detect.Usage{},
+	}
+	p.stats.mu.Lock()
+	defer p.stats.mu.Unlock()
+	for key, u := range p.stats.usage {
+		sum := s.Detectors[key.detector]
+		sum.Entries += u.Entries
+		sum.Bytes += u.Bytes
+		sum.Evicted += u.Evicted
+		s.Detectors[key.detector] = sum
+	}
+	return s
+}
+
+// work is what a shard receives: events, the watermark, or both.
+type work struct {
+	b   *event.Batch // may be nil
+	now event.Time   // no record seen before now will come; 0 = no news
+}
+
+// Check reports whether the detectors can be made from their knobs, all
+// mistakes at once. Run does the same first.
+func (p *Pipeline) Check() error {
+	var errs []error
+	for _, d := range p.Detectors {
+		if _, err := p.make(d); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if n := p.shards(); n < 1 || n > 256 || n&(n-1) != 0 {
+		errs = append(errs, fmt.Errorf("pipeline: %d shards; want a power of two, 1 to 256", n))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Pipeline) shards() int {
+	if p.Shards == 0 {
+		return DefaultShards()
+	}
+	return p.Shards
+}
+
+func (p *Pipeline) make(d Detector) (detect.Detector, error) {
+	config := d.Config
+	if config == nil {
+		config = d.Spec.Config()
+	}
+	made, err := d.Spec.New(detect.Env{Config: config, Network: p.Network, Seed: p.Seed})
+	if err != nil {
+		return nil, fmt.Errorf("detector %s: %w", d.Spec.Name, err)
+	}
+	return made, nil
+}
+
+// Run reads every source to its end, or until ctx ends, and returns when all
+// that was emitted has passed through every detector. The error joins those of
+// the sources; what they had emitted before was examined all the same.
+func (p *Pipeline) Run(ctx context.Context, sources ...source.Source) error {
+	if err := p.Check(); err != nil {
+		return err
+	}
+	r := &run{Pipeline: p, lateness: event.Time(p.Lateness)}
+	if r.lateness == 0 {
+		r.lateness = event.Time(time.Second)
+	}
+	var shards sync.WaitGroup
+	for i := range p.shards() {
+		s := &shard{run: r, index: i, queue: make(chan work, queueBatches)}
+		for _, d := range p.Detectors {
+			made, _ := p.make(d) // Check has made one like it
+			s.detectors = append(s.detectors, made)
+		}
+		r.lanes = append(r.lanes, s)
+		shards.Go(s.loop)
+	}
+	stopClock := r.startClock(ctx)
+
+	errs := make([]error, len(sources))
+	var reading sync.WaitGroup
+	for i, s := range sources {
+		reading.Go(func() { errs[i] = s.Run(ctx, r.emit) })
+	}
+	reading.Wait()
+	stopClock()
+	for _, s := range r.lanes {
+		close(s.queue)
+	}
+	shards.Wait()
+	return errors.Join(errs...)
+}
+
+// run is one Run of a Pipeline.
+type run struct {
+	*Pipeline
+	lateness event.Time
+	lanes    []*shard
+	pool     event.Pool
+
+	mu      sync.Mutex // orders batches: all shards get them, and the clock, in one order
+	told    event.Time // the watermark last sent
+	telling sync.Mutex // one finding, or the clock, at a time
+}
+
+// emit takes a batch from a source to the shards.
+func (r *run) emit(b *event.Batch) {
+	if b.Len() == 0 {
+		b.Release()
+		return
+	}
+	r.Network.Annotate(b)
+	r.stats.batches.Add(1)
+	r.stats.flows.Add(uint64(b.Len()))
+	var latest event.Time
+	for i := range b.Flows {
+		latest = max(latest, b.Flows[i].Seen)
+	}
+	parts := []*event.Batch{b}
+	if len(r.lanes) == 1 {
+		b.Deal(nil)
+	} else {
+		parts = make([]*event.Batch, len(r.lanes))
+		for i := range parts {
+			parts[i] = r.pool.Get()
+		}
+		b.Deal(parts)
+		b.Release()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.watermark(latest)
+	for i, s := range r.lanes {
+		s.queue <- work{parts[i], now} // blocks while the shard is behind
+	}
+}
+
+// watermark moves the clock to latest and returns the watermark if a tick has
+// passed since it was last told, else 0. The caller holds r.mu.
+func (r *run) watermark(latest event.Time) event.Time {
+	clock := max(event.Time(r.stats.clock.Load()), latest)
+	r.stats.clock.Store(int64(clock))
+	now := clock - r.lateness
+	if now < r.told+tick {
+		return 0
+	}
+	r.told = now - now%tick
+	return r.told
+}
+
+// startClock moves the clock by the wall while a live run's sources are silent.
+func (r *run) startClock(ctx context.Context) (stop func()) {
+	if !r.Live {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(time.Duration(tick))
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case wall := <-t.C:
+				r.mu.Lock()
+				if now := r.watermark(event.TimeOf(wall)); now != 0 {
+					for _, s := range r.lanes {
+						select {
+						case s.queue <- work{nil, now}:
+						default: // a full queue isn't silent
+						}
+					}
+				}
+				r.mu.Unlock()
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// shard is one goroutine with detectors of its own.
+type shard struct {
+	*run
+	index     int
+	queue     chan work
+	detectors []detect.Detector
+}
+
+// loop runs until the queue is closed and empty.
+func (s *shard) loop() {
+	s.noteUsage()
+	for w := range s.queue {
+		for i := range s.detectors {
+			s.guard(i, func(d detect.Detector) {
+				if w.b != nil {
+					d.Detect(w.b, s.found)
+				}
+				if w.now != 0 {
+					d.Advance(w.now, s.found)
+				}
+			})
+		}
+		if w.b != nil {
+			w.b.Release()
+		}
+		if w.now != 0 {
+			s.noteUsage()
+			s.tellClock(w.now)
+		}
+	}
+	end := event.Time(s.stats.clock.Load()) + 1
+	for i := range s.detectors {
+		s.guard(i, func(d detect.Detector) { d.Advance(end, s.found) })
+	}
+	s.noteUsage()
+	s.tellClock(end)
+}
+
+// guard calls f with the i-th detector. One that panics is replaced by a new
+// one: hostile input that finds a mistake in one detector must not end the
+// others. What it knew is lost, which the counter and the log say.
+func (s *shard) guard(i int, f func(detect.Detector)) {
+	defer func() {
+		if why := recover(); why != nil {
+			s.stats.panics.Add(1)
+			spec := s.Detectors[i].Spec
+			slog.Error("detector failed and begins anew", "detector", spec.Name, "shard", s.index, "why", why, "stack", string(debug.Stack()))
+			s.detectors[i], _ = s.make(s.Detectors[i])
+		}
+	}()
+	f(s.detectors[i])
+}
+
+func (s *shard) found(f *finding.Finding) {
+	s.stats.findings.Add(1)
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.Report(f)
+}
+
+// tellClock passes the watermark on. Shard 0 speaks for all.
+func (s *shard) tellClock(now event.Time) {
+	if s.Clock == nil || s.index != 0 {
+		return
+	}
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.Clock(now)
+}
+
+func (s *shard) noteUsage() {
+	s.stats.mu.Lock()
+	defer s.stats.mu.Unlock()
+	if s.stats.usage == nil {
+		s.stats.usage = map[usageKey]detect.Usage{}
+	}
+	for i, d := range s.detectors {
+		s.stats.usage[usageKey{s.Detectors[i].Spec.Name, s.index}] = d.Usage()
+	}
+}
