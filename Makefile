@@ -1,0 +1,48 @@
+# noroshi's build. `make demo` shows it at work, `make test` passes the tests;
+# both need only Go and fetch the modules they need.
+export CGO_ENABLED := 0
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+GO      := go
+FUZZTIME ?= 20s
+
+.PHONY: build demo test lint fuzz race bench score release clean help
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## bin/noroshi for this machine
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/noroshi ./cmd/noroshi
+
+demo: build ## a generated provider network under attack, live
+	./bin/noroshi demo
+
+test: lint ## linters and all tests
+	$(GO) test ./...
+
+race: ## tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	./fuzz.sh $(FUZZTIME)
+
+bench: ## benchmarks in a form for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count 6 ./...
+
+score: build ## every scenario against its ground truth
+	./bin/noroshi score
+
+release: ## static binaries for linux amd64 and arm64 in dist/
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/noroshi-$(VERSION)-linux-$$arch ./cmd/noroshi || exit 1; \
+	done
+	cd dist && sha256sum noroshi-$(VERSION)-linux-* > SHA256SUMS
+
+clean:
+	rm -rf bin dist
