@@ -92,7 +92,11 @@ type Decoder struct {
 	last   *exporter  // of the last datagram
 	swept  event.Time // when the silent were last looked for
 	fields []field    // of the template being read
-	walked []op       // the plan of one record of variable length
+
+	// The record of variable length being read: where its fields end, how many
+	// octets they have, and the plan for it.
+	ends, widths [maxFields]uint16
+	walked       []op
 }
 
 // NewDecoder returns a Decoder that knows no exporter yet.

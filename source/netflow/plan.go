@@ -302,7 +302,6 @@ func (c code) turn() int {
 // and must end by p[to:]. It returns the record's size and a plan for just this
 // record, or -1 if the record is not whole.
 func (d *Decoder) walk(t *template, p []byte, at, to int) (size int, ops []op) {
-	var ends, widths [maxFields]int
 	pos := at
 	for i := range t.fields {
 		width := int(t.fields[i].length)
@@ -324,12 +323,12 @@ func (d *Decoder) walk(t *template, p []byte, at, to int) (size int, ops []op) {
 			return -1, nil
 		}
 		pos += width
-		ends[i], widths[i] = pos-at, width
+		d.ends[i], d.widths[i] = uint16(pos-at), uint16(width)
 	}
 	d.walked = d.walked[:0]
 	for _, o := range t.ops {
-		if width := widths[o.field]; o.code.readable(width) {
-			o.mask, o.end = maskOf(width), uint16(ends[o.field])
+		if width := int(d.widths[o.field]); o.code.readable(width) {
+			o.mask, o.end = maskOf(width), d.ends[o.field]
 			d.walked = append(d.walked, o)
 		}
 	}

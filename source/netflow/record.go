@@ -46,6 +46,12 @@ func (x *extra) isEvent(f *event.Flow) bool {
 	return f.Bytes|f.Packets|x.back.octets|x.back.packets == 0
 }
 
+// setFour makes a the IPv4 address whose number in network order is v.
+func setFour(a *event.Addr, v uint32) {
+	*a = event.Addr{10: 0xff, 11: 0xff}
+	be.PutUint32(a[12:], v)
+}
+
 // fill runs a plan on the record at p[at:].
 func (h *header) fill(f *event.Flow, x *extra, ops []op, p []byte, at int) {
 	for i := range ops {
@@ -54,16 +60,16 @@ func (h *header) fill(f *event.Flow, x *extra, ops []op, p []byte, at int) {
 		v := be.Uint64(p[end-8:end]) & o.mask
 		switch o.code {
 		case src4:
-			f.Src = event.AddrOf4([4]byte(p[end-4 : end]))
+			setFour(&f.Src, uint32(v))
 		case dst4:
-			f.Dst = event.AddrOf4([4]byte(p[end-4 : end]))
+			setFour(&f.Dst, uint32(v))
 		case src4IfSet:
 			if v != 0 {
-				f.Src = event.AddrOf4([4]byte(p[end-4 : end]))
+				setFour(&f.Src, uint32(v))
 			}
 		case dst4IfSet:
 			if v != 0 {
-				f.Dst = event.AddrOf4([4]byte(p[end-4 : end]))
+				setFour(&f.Dst, uint32(v))
 			}
 		case src6:
 			f.Src = event.Addr(p[end-16 : end])

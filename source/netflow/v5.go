@@ -60,8 +60,8 @@ func (d *Decoder) decodeV5(p []byte, from event.Addr, seen event.Time, b *event.
 
 // readV5 reads all of a record but its times.
 func readV5(r *[v5Record]byte, f *event.Flow) {
-	f.Src = event.AddrOf4([4]byte(r[0:]))
-	f.Dst = event.AddrOf4([4]byte(r[4:]))
+	setFour(&f.Src, be.Uint32(r[0:]))
+	setFour(&f.Dst, be.Uint32(r[4:]))
 	f.InIf, f.OutIf = uint32(be.Uint16(r[12:])), uint32(be.Uint16(r[14:]))
 	f.Packets, f.Bytes = uint64(be.Uint32(r[16:])), uint64(be.Uint32(r[20:]))
 	f.SrcPort, f.DstPort = be.Uint16(r[32:]), be.Uint16(r[34:])
