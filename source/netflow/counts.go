@@ -37,6 +37,7 @@ const (
 	lostExpired
 	lostEvicted
 	lostForgotten
+	lostCrowd
 	templatesLearned
 	templatesChanged
 	templatesWithdrawn
@@ -75,6 +76,7 @@ var counterNames = [numCounters][2]string{
 	lostExpired:        {"lost sets", "template did not come"},
 	lostEvicted:        {"lost sets", "no room to wait for template"},
 	lostForgotten:      {"lost sets", "exporter forgotten"},
+	lostCrowd:          {"lost sets", "too many records at once"},
 	templatesLearned:   {"templates", ""},
 	templatesChanged:   {"templates", "changed"},
 	templatesWithdrawn: {"templates", "withdrawal ignored"},

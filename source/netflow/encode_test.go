@@ -3,6 +3,7 @@ package netflow
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"net/netip"
 
 	"noroshi/event"
@@ -138,4 +139,9 @@ func nineRecords(fields []field, n int) (p []byte) {
 			uint32(64496), uint32(65551), hop, uint8(0))...)
 	}
 	return p
+}
+
+// sealed is a line of a saved file.
+func sealed(text string) []byte {
+	return fmt.Appendf(nil, "%08x %s\n", crc32.ChecksumIEEE([]byte(text)), text)
 }

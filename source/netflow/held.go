@@ -34,6 +34,11 @@ type waiting struct {
 	bytes int
 }
 
+// maxReleased bounds how many flows one template can set free at once, 71 MB of
+// them. As many records of 32 octets fit in the default room; only templates
+// made to fill memory have records so short that more come.
+const maxReleased = 1 << 19
+
 // lead is the room before the records of a held set: an op reads eight octets.
 const lead = 8
 
@@ -108,7 +113,12 @@ func (d *Decoder) release(t *template, seen event.Time, b *event.Batch) {
 		d.held.remove(s)
 	}
 	d.mu.Unlock()
-	for _, s := range sets {
+	before := len(b.Flows)
+	for i, s := range sets {
+		if len(b.Flows)-before > maxReleased {
+			t.dom.counts.add(lostCrowd, uint64(len(sets)-i))
+			return
+		}
 		s.h.seen = seen
 		d.data(t, s.p, lead, len(s.p), &s.h, b)
 	}

@@ -175,7 +175,7 @@ func isChain(p []byte, template uint16) bool {
 		if size == 0 {
 			break
 		}
-		if size <= setHeader || size > len(p) || id < firstData && id != template && id != template+1 {
+		if size < setHeader || size > len(p) || id < firstData && id != template && id != template+1 {
 			return false
 		}
 		p = p[size:]

@@ -286,14 +286,16 @@ func (p *plan) bothFamilies() {
 }
 
 // turn puts the ops in the order in which they must run: a time since boot
-// needs the boot, and without it a start needs the end. Otherwise the order is
-// that of the octets.
+// needs the boot, and without it a start needs the end; of two addresses IPv6
+// prevails. Otherwise the order is that of the octets.
 func (c code) turn() int {
 	switch c {
 	case bootMilli:
 		return 0
 	case lastUptime:
 		return 1
+	case src6IfSet, dst6IfSet:
+		return 3
 	}
 	return 2
 }

@@ -21,14 +21,15 @@ import (
 // digits, a space, and the object:
 //
 //	{"form":"noroshi netflow templates","version":1}
-//	{"exporter":"192.0.2.1","protocol":9,"domain":0,"seen":"2026-11-24T00:00:00Z","template":{"id":256,"fields":[[0,8,4],[0,12,4]]}}
-//	{"exporter":"192.0.2.1","protocol":9,"domain":0,"seen":"2026-11-24T00:00:00Z","sampling":{"rate":1000,"sampler":1}}
+//	{"exporter":"192.0.2.1","protocol":9,"domain":7,"seen":"2026-11-24T00:00:00Z","template":{"id":256,"fields":[[0,8,4],[0,12,4]]}}
+//	{"exporter":"192.0.2.1","protocol":9,"domain":7,"seen":"2026-11-24T00:00:00Z","sampling":{"rate":1000,"sampler":1}}
 //	{"lines":4}
 //
 // A field is [enterprise number, element, length]. An options template has
 // "options":true and "scope", the number of its scope fields; in v9 these have
-// the enterprise number 4294967295. A rate without "sampler" or "interface" is
-// for the whole domain. "seen" is when the exporter last said it.
+// the enterprise number 4294967295, and so has an interface as scope in IPFIX. A
+// rate without "sampler" or "interface" is for the whole domain. A "domain" that
+// isn't there is 0. "seen" is when the exporter last said it.
 const (
 	formName    = "noroshi netflow templates"
 	formVersion = 1
@@ -40,7 +41,7 @@ type line struct {
 	Version  int           `json:"version,omitempty"`
 	Exporter *netip.Addr   `json:"exporter,omitempty"`
 	Protocol uint16        `json:"protocol,omitempty"`
-	Domain   uint32        `json:"domain"`
+	Domain   uint32        `json:"domain,omitempty"`
 	Seen     *time.Time    `json:"seen,omitempty"`
 	Template *lineTemplate `json:"template,omitempty"`
 	Sampling *lineSampling `json:"sampling,omitempty"`
