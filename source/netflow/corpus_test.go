@@ -3,6 +3,7 @@ package netflow
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -21,15 +22,18 @@ import (
 
 // corpus returns the folder with other people's datagrams, or skips the test.
 func corpus(t testing.TB) string {
-	dir := os.Getenv("NOROSHI_CORPUS")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "shared", "corpus")
-	}
-	dir = filepath.Join(dir, "flow")
-	if _, err := os.Stat(dir); err != nil {
+	dir, err := findCorpus()
+	if err != nil {
 		t.Skipf("NOT TESTED against recorded datagrams: %v (set NOROSHI_CORPUS)", err)
 	}
 	return dir
+}
+
+func findCorpus() (string, error) {
+	dir := cmp.Or(os.Getenv("NOROSHI_CORPUS"), filepath.Join("..", "..", "..", "shared", "corpus"))
+	dir = filepath.Join(dir, "flow")
+	_, err := os.Stat(dir)
+	return dir, err
 }
 
 // A structureCase is a line of structure.jsonl: what a separate, strict program

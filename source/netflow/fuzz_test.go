@@ -74,7 +74,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(bm.teach, bm.data)
 		f.Add(bm.data, bm.teach) // data before its template
 	}
-	if dir, err := os.Stat(filepath.Join("..", "..", "..", "shared", "corpus")); err == nil && dir.IsDir() {
+	if _, err := findCorpus(); err == nil {
 		structure(f, func(_ testing.TB, _ structureCase, p [][]byte) { f.Add(p[0], p[len(p)-1]) })
 	}
 	f.Fuzz(func(t *testing.T, p, q []byte) {

@@ -46,7 +46,7 @@ type Config struct {
 	PendingAge time.Duration
 	// Sampling is the operator's word on the sampling rate of an exporter's
 	// domain, trusted above all the exporter says: one packet in so many. It is
-	// called for each datagram. Nil or 0: the exporter's word counts.
+	// called for each set of records. Nil or 0: the exporter's word counts.
 	Sampling func(exporter event.Addr, domain uint32) uint32
 }
 
@@ -115,7 +115,7 @@ const (
 )
 
 // Decode appends to b the flows of datagram p, which exporter sent and which
-// arrived at seen, and returns how many it appended, also when it returns an
+// arrived at seen (never 0), and returns how many it appended, also when it returns an
 // error. Datagrams of one exporter must come in order of arrival. It keeps
 // nothing of p.
 //

@@ -48,11 +48,11 @@ func (d *Decoder) decodeIPFIX(p []byte, from event.Addr, seen event.Time, b *eve
 	length := int(be.Uint16(p[2:]))
 	records, all, err := d.sets(dom, p, ipfixHeader, min(length, len(p)), &h, b)
 	dom.count(dom.seq.observe(be.Uint32(p[8:]), uint32(records), 0), 1)
-	if !all || err != nil {
-		dom.seq.unknown()
-	}
 	if length > len(p) && err == nil {
 		err = ErrShort
+	}
+	if !all || err != nil {
+		dom.seq.unknown()
 	}
 	return err
 }
@@ -148,26 +148,11 @@ func (d *Decoder) data(t *template, p []byte, at, to int, h *header, b *event.Ba
 		b.Flows = append(b.Flows, flow)
 		f := &b.Flows[len(b.Flows)-1]
 		h.fill(f, &x, ops, p, at)
-		if t.extra && x.isEvent(f) {
-			n.events++
-			b.Truncate(len(b.Flows) - 1)
-			continue
+		if rates.perRecord || t.extra {
+			n.settleExtra(h, &x, rates, &dom.sampling, b)
+		} else {
+			n.settle(h, f)
 		}
-		if rates.perRecord {
-			f.Sampling = dom.sampling.rateOf(&x.sampled, f, rates.base)
-		}
-		if t.extra {
-			x.complete(f)
-			if x.back.octets|x.back.packets != 0 {
-				other := *f
-				x.back.flow(&other)
-				n.settle(h, &other)
-				n.settle(h, f)
-				b.Flows = append(b.Flows, other)
-				continue
-			}
-		}
-		n.settle(h, f)
 	}
 	if t.options {
 		dom.counts.add(recordsOptions, uint64(n.records))
@@ -187,6 +172,31 @@ func (n *tally) settle(h *header, f *event.Flow) {
 		n.unsampled++
 	}
 	finish(f)
+}
+
+// settleExtra does the same for the last flow of b, of which x says more: it may
+// be no traffic, and then it goes, or have another direction, and then that is
+// appended.
+func (n *tally) settleExtra(h *header, x *extra, r rates, s *sampling, b *event.Batch) {
+	f := &b.Flows[len(b.Flows)-1]
+	if x.isEvent(f) {
+		n.events++
+		b.Truncate(len(b.Flows) - 1)
+		return
+	}
+	if r.perRecord {
+		f.Sampling = s.rateOf(&x.sampled, f, r.base)
+	}
+	x.complete(f)
+	if x.back.octets|x.back.packets == 0 {
+		n.settle(h, f)
+		return
+	}
+	other := *f
+	x.back.flow(&other)
+	n.settle(h, f)
+	n.settle(h, &other)
+	b.Flows = append(b.Flows, other)
 }
 
 // count counts what became of records, and the flows emitted.

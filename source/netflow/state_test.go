@@ -100,6 +100,9 @@ func TestSampling(t *testing.T) {
 		{"options for interfaces", Config{}, [][]byte{v9Datagram(0, 0,
 			set(1, optionsTpl9(300, 1, field{2, 4}, field{34, 4})), whole(uint32(1), uint32(100), uint32(2), uint32(200)),
 			set(0, tpl(256, from...)), set(256, volume, rec(uint32(2))))}, 200},
+		{"options for interfaces, as the flow left", Config{}, [][]byte{v9Datagram(0, 0,
+			set(1, optionsTpl9(300, 1, field{2, 4}, field{34, 4})), whole(uint32(1), uint32(100), uint32(2), uint32(200)),
+			set(0, tpl(256, with(from, field{14, 4}, field{61, 1})...)), set(256, volume, rec(uint32(1), uint32(2), uint8(1))))}, 200},
 		{"options for interfaces in IPFIX", Config{}, [][]byte{ipfixDatagram(0, 0,
 			set(3, optionsTpl10(300, 1, field{10, 4}, field{34, 4})), whole(uint32(1), uint32(100), uint32(2), uint32(200)),
 			set(2, tpl(256, from...)), set(256, volume, rec(uint32(1))))}, 100},
@@ -407,6 +410,22 @@ func TestDomainsAreBounded(t *testing.T) {
 	}
 }
 
+// With an exporter goes all that belongs to it.
+func TestForget(t *testing.T) {
+	d := NewDecoder(Config{MaxExporters: 1, PendingAge: time.Hour})
+	var b event.Batch
+	d.Decode(ipfixDatagram(0, 0, set(2, tpl(256, field{8, 4})), set(3, optionsTpl10(300, 1, field{302, 4}, field{34, 4})), set(300, rec(uint32(1), uint32(100)))), router, arrival, &b)
+	d.Decode(ipfixDatagram(1, 0, set(257, make([]byte, 9)), set(257, make([]byte, 9))), router, arrival, &b)
+	other := event.AddrOf4([4]byte{192, 0, 2, 2})
+	if n, err := d.Decode(v5Datagram(0, 1, 1), other, arrival.Add(idle+1), &b); n != 1 || err != nil {
+		t.Errorf("Decode = %d, %v", n, err)
+	}
+	if d.templates != 0 || d.samplers != 0 || d.held.bytes != 0 || d.domains != 1 || len(d.Waiting()) != 0 {
+		t.Errorf("left: %d templates, %d samplers, %d octets held, %d domains", d.templates, d.samplers, d.held.bytes, d.domains)
+	}
+	checkCounted(t, d, "datagrams, clock shifted: 1", "lost sets, exporter forgotten: 2", "records, options: 1", "sets, held for template: 2")
+}
+
 func TestSamplersAreBounded(t *testing.T) {
 	d := NewDecoder(Config{})
 	var b event.Batch
@@ -449,6 +468,7 @@ func TestMalformed(t *testing.T) {
 		{"a set cut", shorten(v9Datagram(0, 0, set(0, tpl(256, field{8, 4})), set(256, one, one)), 1), 1, ErrShort, []string{"sets, cut short: 1"}},
 		{"IPFIX says less than it has: the last set crosses", length(ipfixDatagram(0, 0, teach, set(256, one, one)), 16+12+4), 2, nil, nil},
 		{"IPFIX says less than it has: the rest is not read", length(ipfixDatagram(0, 0, teach, set(256, one), set(256, one)), 16+12+8), 1, nil, nil},
+		{"zeros in a template set of v9", v9Datagram(0, 0, set(0, tpl(256, field{8, 4}), make([]byte, 5)), set(256, one)), 1, nil, nil},
 		{"IPFIX says more than it has", length(ipfixDatagram(0, 0, teach, set(256, one)), 500), 1, ErrShort, nil},
 		{"reserved set ids", ipfixDatagram(0, 0, set(0, one), set(4, one), set(255, one)), 0, nil, []string{"sets, reserved id: 3"}},
 		{"a record of no octets", ipfixDatagram(0, 0, set(2, tpl(256, field{8, 0}, field{7, 0})), set(256, one)), 0, ErrTemplate, []string{"sets, held for template: 1", "templates, malformed: 1"}},
@@ -456,6 +476,8 @@ func TestMalformed(t *testing.T) {
 		{"a template cut", ipfixDatagram(0, 0, set(2, rec(uint16(256), uint16(9), uint16(8), uint16(4)))), 0, ErrTemplate, []string{"templates, malformed: 1"}},
 		{"a template cut in an enterprise number", ipfixDatagram(0, 0, set(2, rec(uint16(256), uint16(1), uint16(0x8008), uint16(4)))), 0, ErrTemplate, []string{"templates, malformed: 1"}},
 		{"a template with an id of sets", ipfixDatagram(0, 0, set(2, tpl(5, field{8, 4}))), 0, ErrTemplate, []string{"templates, malformed: 1"}},
+		{"all withdrawn", ipfixDatagram(0, 0, set(2, rec(uint16(2), uint16(0))), set(3, rec(uint16(3), uint16(0)))), 0, nil, []string{"templates, withdrawal ignored: 2"}},
+		{"an options template cut in its header", ipfixDatagram(0, 0, set(3, rec(uint16(256), uint16(1)))), 0, ErrTemplate, []string{"templates, malformed: 1"}},
 		{"more scope than fields", ipfixDatagram(0, 0, set(3, optionsTpl10(256, 9, field{149, 4}))), 0, ErrTemplate, []string{"templates, malformed: 1"}},
 		{"257 fields, and another template after them", ipfixDatagram(0, 0, set(2, tpl(300, make([]field, 257)...), tpl(256, field{8, 4})), set(256, one)), 1, ErrTemplate, []string{"templates, too many fields: 1"}},
 		{"an address of one octet", ipfixDatagram(0, 0, set(2, tpl(256, field{8, 1}, field{7, 2})), set(256, []byte{1, 2, 3})), 0, nil, []string{"records, no IP address: 1"}},
@@ -673,4 +695,38 @@ func TestCorpusIsDatagram(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Counters and what waits may be read while datagrams are decoded (run under the
+// race detector), and totals never fall.
+func TestReadersMayWatch(t *testing.T) {
+	d := NewDecoder(Config{MaxExporters: 3})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var b event.Batch
+		seen := arrival
+		for i := range 2000 {
+			seen = seen.Add(time.Minute)
+			from := event.AddrOf4([4]byte{192, 0, 2, byte(i / 20)}) // the silent are forgotten
+			d.Decode(ipfixDatagram(0, uint32(i%3), set(uint16(256+i%7), make([]byte, 8))), from, seen, &b)
+		}
+	}()
+	var before uint64
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		d.Waiting()
+		now := total(d, datagrams)
+		if now < before {
+			t.Fatalf("%d datagrams, then %d", before, now)
+		}
+		before = now
+	}
+	if before != 2000 {
+		t.Errorf("%d datagrams counted, want 2000", before)
+	}
 }

@@ -55,19 +55,16 @@ func (d *Decoder) templateSet(dom *domain, p []byte, options bool, h *header, b 
 		head = 6
 	}
 	var err error
-	for len(p) >= head {
+	for len(p) >= 4 && !allZero(p) { // zeros are padding
 		id, count := be.Uint16(p), int(be.Uint16(p[2:]))
-		if id < firstData {
-			if !allZero(p) { // zeros are padding
-				dom.counts.add(templatesMalformed, 1)
-				err = ErrTemplate
-			}
-			return err
-		}
-		if count == 0 && (dom.key.version == ipfix || !options) {
+		if count == 0 && dom.key.version == ipfix {
 			dom.counts.add(templatesWithdrawn, 1) // RFC 7011, 8.4: must be ignored over UDP
 			p = p[4:]
 			continue
+		}
+		if id < firstData || len(p) < head {
+			dom.counts.add(templatesMalformed, 1)
+			return ErrTemplate
 		}
 		def := definition{id: id, options: options}
 		if options {

@@ -32,7 +32,11 @@ func (d *Decoder) decodeV5(p []byte, from event.Addr, seen event.Time, b *event.
 		export: event.Time(be.Uint32(p[8:]))*1e9 + event.Time(be.Uint32(p[12:])),
 	}
 	h.shift = dom.shift(seen, h.export)
-	dom.count(dom.seq.observe(be.Uint32(p[16:]), uint32(n), uptime), 1)
+	sent := n // flows, what was cut off included
+	if said <= v5Most {
+		sent = said
+	}
+	dom.count(dom.seq.observe(be.Uint32(p[16:]), uint32(sent), uptime), 1)
 
 	rate := d.override(dom)
 	if rate == 0 {
@@ -52,7 +56,7 @@ func (d *Decoder) decodeV5(p []byte, from event.Addr, seen event.Time, b *event.
 	}
 	t.count(dom, n)
 	if n < said {
-		dom.counts.add(recordsCut, uint64(min(said, v5Most)-min(n, v5Most)))
+		dom.counts.add(recordsCut, uint64(sent-n))
 		return ErrShort
 	}
 	return nil
