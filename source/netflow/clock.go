@@ -55,6 +55,12 @@ func (h *header) sinceBoot(ms uint32) event.Time {
 // timesOf completes the times of f, moves them to our clock, and makes
 // First <= Last <= Seen true. It reports whether they had been impossible.
 func (h *header) timesOf(f *event.Flow) (clamped bool) {
+	first, last := f.First+h.shift, f.Last+h.shift
+	// As unsigned numbers, negative differences are large ones.
+	if uint64(last-first) <= uint64(longest) && uint64(h.arrived-last) <= uint64(longest) && f.First != 0 && f.Last != 0 {
+		f.First, f.Last = first, last
+		return false
+	}
 	if f.Last == 0 {
 		f.Last = f.First
 	}
@@ -66,9 +72,6 @@ func (h *header) timesOf(f *event.Flow) (clamped bool) {
 	}
 	f.First += h.shift
 	f.Last += h.shift
-	if f.First <= f.Last && f.Last <= h.arrived && f.Last-f.First <= longest && h.arrived-f.Last <= longest {
-		return false
-	}
 	return h.clamp(f)
 }
 
