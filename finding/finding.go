@@ -102,6 +102,12 @@ type Finding struct {
 	Said  event.Time `json:"said"`            // event time (Flow.Seen) at which the detector knew
 	Ended bool       `json:"ended,omitempty"` // what was noticed has stopped
 
+	// Members are all who take part on the subject's or the peers' side, where
+	// the detector knows more of them than Peers holds: the senders of an
+	// outbound flood. Sorted, without duplicates; the finding owns it. It may be
+	// long and is not in the JSON form: ask the incident for its members.
+	Members []event.Addr `json:"-"`
+
 	// Cause names what findings of one incident have in common, apart from the
 	// subject: see package incident.
 	Cause Cause `json:"cause"`
@@ -149,7 +155,7 @@ func (s Subject) String() string {
 	switch {
 	case s.Addr == event.Addr{}:
 		return s.Network
-	case s.Bits == 128 || s.Bits == 32 && s.Addr.Is4():
+	case s.IsHost():
 		return s.Addr.String()
 	}
 	return fmt.Sprintf("%v/%d", s.Addr, s.Bits)
