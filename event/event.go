@@ -46,6 +46,25 @@ func (t Time) String() string {
 	return t.Std().Format("2006-01-02T15:04:05.000Z")
 }
 
+// MarshalText returns t as RFC 3339 in UTC, to the nanosecond; nothing for 0.
+func (t Time) MarshalText() ([]byte, error) {
+	if t == 0 {
+		return nil, nil
+	}
+	return t.Std().AppendFormat(nil, time.RFC3339Nano), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (t *Time) UnmarshalText(p []byte) error {
+	if len(p) == 0 {
+		*t = 0
+		return nil
+	}
+	u, err := time.Parse(time.RFC3339Nano, string(p))
+	*t = TimeOf(u)
+	return err
+}
+
 // Addr is an IP address: 16 bytes of IPv6, or IPv4 in its mapped form
 // ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). The zero Addr means unknown.
 type Addr [16]byte

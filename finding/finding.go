@@ -165,10 +165,10 @@ func (s Subject) String() string {
 // with an equal Cause are one incident while it is open; what is more, a flood
 // joins an open one whose Target contains its own.
 type Cause struct {
-	Kind   string     `json:"kind"`           // "iotbot", "flood"
-	Key    string     `json:"key,omitempty"`  // family, behaviour signature, tenant: what the members share
-	Target event.Addr `json:"-"`              // the victim, where there is one
-	Bits   uint8      `json:"bits,omitempty"` // its prefix length, in its own family
+	Kind   string     // "iotbot", "flood"
+	Key    string     // family, behaviour signature, tenant: what the members share
+	Target event.Addr // the victim, where there is one
+	Bits   uint8      // its prefix length, in its own family
 }
 
 // Measure is a number a finding rests on.

@@ -53,3 +53,32 @@ func (s *Subject) UnmarshalJSON(p []byte) error {
 	}
 	return nil
 }
+
+// cause is the JSON form of a Cause.
+type cause struct {
+	Kind   string       `json:"kind"`
+	Key    string       `json:"key,omitempty"`
+	Target netip.Prefix `json:"target,omitzero"`
+}
+
+// MarshalJSON writes the target as a prefix.
+func (c Cause) MarshalJSON() ([]byte, error) {
+	j := cause{Kind: c.Kind, Key: c.Key}
+	if c.Target != (event.Addr{}) {
+		j.Target = netip.PrefixFrom(c.Target.Std(), int(c.Bits))
+	}
+	return json.Marshal(j)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (c *Cause) UnmarshalJSON(p []byte) error {
+	var j cause
+	if err := json.Unmarshal(p, &j); err != nil {
+		return fmt.Errorf("finding: cause: %w", err)
+	}
+	*c = Cause{Kind: j.Kind, Key: j.Key}
+	if j.Target.IsValid() {
+		c.Target, c.Bits = event.AddrOf(j.Target.Addr()), uint8(j.Target.Bits())
+	}
+	return nil
+}

@@ -31,3 +31,22 @@ func TestSubjectJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestCauseJSON(t *testing.T) {
+	for _, c := range []struct {
+		c    Cause
+		want string
+	}{
+		{Cause{Kind: "iotbot", Key: "mirai/23,2323/homes"}, `{"kind":"iotbot","key":"mirai/23,2323/homes"}`},
+		{Cause{Kind: "flood", Target: event.AddrOf(netip.MustParseAddr("192.0.2.1")), Bits: 32}, `{"kind":"flood","target":"192.0.2.1/32"}`},
+	} {
+		got, err := json.Marshal(c.c)
+		if err != nil || string(got) != c.want {
+			t.Errorf("%+v: %s, %v, want %s", c.c, got, err, c.want)
+		}
+		var back Cause
+		if err := json.Unmarshal(got, &back); err != nil || back != c.c {
+			t.Errorf("%s came back as %+v, %v", got, back, err)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package incident
+
+import (
+	"cmp"
+	"iter"
+	"slices"
+	"time"
+
+	"noroshi/event"
+	"noroshi/finding"
+)
+
+type iterMembers = iter.Seq[Member]
+
+// group is an incident at work.
+type group struct {
+	in     Incident
+	causes []finding.Cause
+	dirty  bool
+
+	findings map[finding.ID]bool // each finding and whether it has ended
+	live     int                 // findings that have not
+	leads    []*finding.Finding  // the best finding of each rule and family
+	counts   []ruleCount
+
+	members map[memberKey]*Member
+	joined  []*Member // new or changed since the last copy
+
+	subjects []finding.Subject // the first ones, in the order they came
+	subject  map[subjectKey]int
+
+	activeAt  event.Time // when Active was worked out
+	activeFor int        // and for how many members
+}
+
+type memberKey struct {
+	addr event.Addr
+	port uint16
+}
+
+type subjectKey struct {
+	addr event.Addr
+	bits uint8
+	port uint16
+	name string
+}
+
+type ruleCount struct {
+	rule string
+	n    int
+}
+
+// add takes f into the incident and reports whether it was not known before.
+func (g *group) add(f *finding.Finding, c *Correlator) (isNew bool) {
+	ended, known := g.findings[f.ID]
+	g.findings[f.ID] = f.Ended
+	switch {
+	case !known && !f.Ended, known && ended && !f.Ended:
+		g.live++
+	case known && !ended && f.Ended:
+		g.live--
+	}
+	in := &g.in
+	if !known {
+		in.Findings++
+		g.count(f.Rule)
+	}
+	if in.First == 0 || f.First < in.First {
+		in.First = f.First
+	}
+	in.Last = max(in.Last, f.Last)
+	in.Severity = max(in.Severity, f.Severity)
+	in.Confidence = max(in.Confidence, f.Confidence)
+	in.Ended = g.live == 0
+	in.Attack = union(in.Attack, f.Attack)
+	in.Requirements = union(in.Requirements, f.Requirements)
+	g.lead(f)
+	g.addSubject(f.Subject)
+	g.addMembers(f, c)
+	return !known
+}
+
+func (g *group) count(rule string) {
+	for i := range g.counts {
+		if g.counts[i].rule == rule {
+			g.counts[i].n++
+			return
+		}
+	}
+	g.counts = append(g.counts, ruleCount{rule, 1})
+}
+
+// lead keeps f if it is the best of its rule and family so far, or the one that
+// was, updated.
+func (g *group) lead(f *finding.Finding) {
+	for i, l := range g.leads {
+		if l.Rule == f.Rule && l.Family == f.Family {
+			if l.ID == f.ID || weightier(f, l) < 0 {
+				g.leads[i] = f
+			}
+			return
+		}
+	}
+	if len(g.leads) < MaxVectors {
+		g.leads = append(g.leads, f)
+	}
+}
+
+// weightier orders findings by what they say, most first.
+func weightier(a, b *finding.Finding) int {
+	return cmp.Or(
+		-cmp.Compare(a.Severity, b.Severity),
+		-cmp.Compare(a.Confidence, b.Confidence),
+		-cmp.Compare(a.Samples, b.Samples),
+		InOrder(a, b),
+	)
+}
+
+func (g *group) addSubject(s finding.Subject) {
+	key := subjectKey{s.Addr, s.Bits, s.Port, ""}
+	if s.Addr == (event.Addr{}) {
+		key.name = s.Network
+	}
+	if i, known := g.subject[key]; known {
+		g.subjects[i] = s
+		return
+	}
+	if g.subject == nil {
+		g.subject = map[subjectKey]int{}
+	}
+	if len(g.subjects) < MaxSubjects {
+		g.subject[key] = len(g.subjects)
+		g.subjects = append(g.subjects, s)
+	}
+}
+
+// addMembers notes who takes part: those the finding lists, else its subject.
+func (g *group) addMembers(f *finding.Finding, c *Correlator) {
+	m := Member{First: f.First, Last: f.Last, Ended: f.Ended, Role: f.Subject.Role}
+	if len(f.Members) == 0 {
+		if f.Subject.IsHost() {
+			m.Addr, m.Port, m.Network = f.Subject.Addr, f.Subject.Port, f.Subject.Network
+			g.member(m, c)
+		}
+		return
+	}
+	m.Role = "sender"
+	if len(f.Peers) > 0 {
+		m.Role = f.Peers[0].Role
+	}
+	for _, a := range f.Members {
+		m.Addr = a
+		g.member(m, c)
+	}
+}
+
+// member takes m in, or extends what is known of it.
+func (g *group) member(m Member, c *Correlator) {
+	key := memberKey{m.Addr, m.Port}
+	old := g.members[key]
+	if old == nil {
+		if len(g.members) >= c.cfg.MaxMembers {
+			c.stats.Uncounted++
+			return
+		}
+		old = &m
+		g.members[key] = old
+	} else {
+		if m.First >= old.First && m.Last <= old.Last && m.Ended == old.Ended {
+			return
+		}
+		old.First, old.Last, old.Ended = min(old.First, m.First), max(old.Last, m.Last), m.Ended
+	}
+	if !old.new {
+		old.new = true
+		g.joined = append(g.joined, old)
+	}
+}
+
+// reopen takes a closed incident up again because its cause came back.
+func (g *group) reopen(f *finding.Finding) {
+	if g.in.State == Closed {
+		_ = g.in.Move(Closed, Step{At: f.Said, By: byProgram, To: Acknowledged, Note: "it came back: " + f.Title.En})
+	}
+}
+
+func (g *group) relate(id finding.ID) {
+	if len(g.in.Related) < MaxRelated && !slices.Contains(g.in.Related, id) {
+		g.in.Related = append(g.in.Related, id)
+	}
+}
+
+// copy returns the incident as it stands.
+func (g *group) copy(now event.Time) *Incident {
+	in := &g.in
+	in.Members = uint64(len(g.members))
+	in.SubjectCount = max(in.SubjectCount, uint64(len(g.subjects)))
+	if n := uint64(len(g.members)); len(g.subjects) == MaxSubjects {
+		in.SubjectCount = max(in.SubjectCount, n)
+	}
+	if n := len(g.members); n != g.activeFor && (n <= 1<<15 || now.Sub(g.activeAt) > 10*time.Second) {
+		g.activeAt, g.activeFor = now, n
+		in.Active = max(in.Active, peak(g.members, now))
+	}
+	g.explain()
+	out := *in
+	out.Subjects, out.Peers = slices.Clone(in.Subjects), slices.Clone(in.Peers)
+	out.Related, out.History = slices.Clone(in.Related), slices.Clone(in.History)
+	out.NewMembers = make([]Member, len(g.joined))
+	for i, m := range g.joined {
+		m.new = false
+		out.NewMembers[i] = *m
+	}
+	g.joined = g.joined[:0]
+	return &out
+}
+
+// peak returns the most members that were active at one moment. One that has
+// not ended is taken to be active until now.
+func peak(members map[memberKey]*Member, now event.Time) uint64 {
+	type edge struct {
+		at event.Time
+		up int
+	}
+	edges := make([]edge, 0, 2*len(members))
+	for _, m := range members {
+		end := max(m.Last, now)
+		if m.Ended {
+			end = m.Last
+		}
+		edges = append(edges, edge{m.First, +1}, edge{end + 1, -1})
+	}
+	slices.SortFunc(edges, func(a, b edge) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.up, b.up)) })
+	n, most := 0, 0
+	for _, e := range edges {
+		n += e.up
+		most = max(most, n)
+	}
+	return uint64(most)
+}
+
+// union returns the sorted union of a sorted list and another.
+func union(a, b []string) []string {
+	for _, s := range b {
+		if i, found := slices.BinarySearch(a, s); !found {
+			a = slices.Insert(slices.Clone(a), i, s)
+		}
+	}
+	return a
+}
