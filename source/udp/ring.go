@@ -1,0 +1,107 @@
+package udp
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"noroshi/event"
+)
+
+// ringSize is how many datagrams one system call may bring: at 30 flows each,
+// two batches.
+const ringSize = 64
+
+// slot is the room for one datagram: the largest there is, and a little so that
+// the slots don't all begin in the same set of the processor's cache.
+const slot = 1<<16 + 192
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	unix.Msghdr
+	len uint32
+	_   [4]byte
+}
+
+// ring is the memory that recvmmsg fills. Only what datagrams really touch
+// becomes resident.
+type ring struct {
+	heads   [ringSize]mmsghdr
+	vectors [ringSize]unix.Iovec
+	names   [ringSize]unix.RawSockaddrInet6
+	control [ringSize][64]byte
+	data    []byte
+
+	low, high uint64 // the kernel's 32-bit count of drops, unrolled
+}
+
+func newRing() *ring {
+	r := &ring{data: make([]byte, ringSize*slot)}
+	for i := range r.heads {
+		r.vectors[i].Base = &r.data[i*slot]
+		r.vectors[i].SetLen(slot)
+		h := &r.heads[i].Msghdr
+		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
+		h.Iov = &r.vectors[i]
+		h.SetIovlen(1)
+		h.Control = &r.control[i][0]
+	}
+	return r
+}
+
+// receive takes what is there, at most ringSize datagrams, without waiting.
+func (r *ring) receive(fd uintptr) (n int, errno syscall.Errno) {
+	for i := range r.heads {
+		h := &r.heads[i].Msghdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(len(r.control[i]))
+	}
+	got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.heads[0])), ringSize, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(got), 0
+}
+
+// datagram returns the i-th datagram, valid until the next receive, and whether
+// it is only the beginning of one.
+func (r *ring) datagram(i int) (p []byte, cut bool) {
+	h := &r.heads[i]
+	return r.data[i*slot : i*slot+int(h.len)], h.Flags&unix.MSG_TRUNC != 0
+}
+
+// from returns the sender of the i-th datagram.
+func (r *ring) from(i int) event.Addr {
+	name := &r.names[i]
+	if name.Family == unix.AF_INET {
+		four := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return event.AddrOf4(four.Addr)
+	}
+	return event.Addr(name.Addr)
+}
+
+// dropped returns how many datagrams the kernel had dropped for this socket
+// when the i-th arrived (SO_RXQ_OVFL, a count of 32 bits).
+func (r *ring) dropped(i int) uint64 {
+	h := &r.heads[i].Msghdr
+	control := r.control[i][:min(int(h.Controllen), len(r.control[i]))]
+	for len(control) >= unix.SizeofCmsghdr {
+		c := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+		size := int(c.Len)
+		if size < unix.SizeofCmsghdr || size > len(control) {
+			break
+		}
+		if c.Level == unix.SOL_SOCKET && c.Type == unix.SO_RXQ_OVFL && size >= unix.CmsgLen(4) {
+			n := uint64(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]))
+			if n < r.low {
+				r.high += 1 << 32
+			}
+			r.low = n
+			break
+		}
+		control = control[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(control)):]
+	}
+	return r.high + r.low
+}
