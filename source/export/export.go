@@ -16,11 +16,13 @@ import (
 	"noroshi/event"
 	"noroshi/source"
 	"noroshi/source/netflow"
+	"noroshi/source/sflow"
 )
 
 // Config bounds and directs the decoders. The zero Config has the defaults.
 type Config struct {
 	NetFlow netflow.Config
+	SFlow   sflow.Config
 }
 
 // ErrProtocol is the error for a datagram of none of the protocols.
@@ -31,12 +33,13 @@ var ErrProtocol = errors.New("export: neither NetFlow v5 or v9, nor IPFIX, nor s
 // Counts may be called while another method runs.
 type Decoder struct {
 	netflow *netflow.Decoder
+	sflow   *sflow.Decoder
 	unknown atomic.Uint64
 }
 
 // NewDecoder returns a Decoder that knows no template.
 func NewDecoder(c Config) *Decoder {
-	return &Decoder{netflow: netflow.NewDecoder(c.NetFlow)}
+	return &Decoder{netflow: netflow.NewDecoder(c.NetFlow), sflow: sflow.NewDecoder(c.SFlow)}
 }
 
 // Decode appends the flows of the datagram p, which came from exporter at seen,
@@ -45,6 +48,8 @@ func (d *Decoder) Decode(p []byte, exporter event.Addr, seen event.Time, b *even
 	switch protocol(p) {
 	case 5, 9, 10:
 		return d.netflow.Decode(p, exporter, seen, b)
+	case sflow5:
+		return d.sflow.Decode(p, exporter, seen, b)
 	}
 	d.unknown.Add(1)
 	return 0, ErrProtocol
@@ -66,12 +71,12 @@ func protocol(p []byte) int {
 
 // IsDatagram reports whether p looks like a whole export datagram, whatever its
 // port. Few other datagrams do.
-func IsDatagram(p []byte) bool { return netflow.IsDatagram(p) }
+func IsDatagram(p []byte) bool { return netflow.IsDatagram(p) || sflow.IsDatagram(p) }
 
 // Counts returns the counters of all protocols.
 func (d *Decoder) Counts() iter.Seq[source.Count] {
 	return func(yield func(source.Count) bool) {
-		for _, counts := range []iter.Seq[source.Count]{d.netflow.Counts()} {
+		for _, counts := range []iter.Seq[source.Count]{d.netflow.Counts(), d.sflow.Counts()} {
 			for c := range counts {
 				if !yield(c) {
 					return
