@@ -123,21 +123,23 @@ func (b *Batch) Deal(shards []*Batch) {
 		f.Marks &^= ForSrc | ForDst
 		src, dst := neighbourhood(&f.Src)&mask, neighbourhood(&f.Dst)&mask
 		if src == dst {
-			b.copyTo(shards[src], f, ForSrc|ForDst)
+			shards[src].AppendFlow(b, f).Marks |= ForSrc | ForDst
 		} else {
-			b.copyTo(shards[src], f, ForSrc)
-			b.copyTo(shards[dst], f, ForDst)
+			shards[src].AppendFlow(b, f).Marks |= ForSrc
+			shards[dst].AppendFlow(b, f).Marks |= ForDst
 		}
 	}
 }
 
-func (b *Batch) copyTo(s *Batch, f *Flow, m Marks) {
-	s.Flows = append(s.Flows, *f)
-	c := &s.Flows[len(s.Flows)-1]
-	c.Marks |= m
+// AppendFlow appends a copy of f, a flow of from, with its text, and returns it
+// as NewFlow does.
+func (b *Batch) AppendFlow(from *Batch, f *Flow) *Flow {
+	b.Flows = append(b.Flows, *f)
+	c := &b.Flows[len(b.Flows)-1]
 	if f.Payload.Len > 0 {
-		c.Payload = s.AddText(b.text[f.Payload.Off : f.Payload.Off+f.Payload.Len])
+		c.Payload = b.AddText(from.text[f.Payload.Off : f.Payload.Off+f.Payload.Len])
 	}
+	return c
 }
 
 // neighbourhood hashes the part of an address that decides its shard.

@@ -42,7 +42,7 @@ func (b *Batch) AppendLine(line string, start Time) error {
 func (b *Batch) appendLine(line string, start Time) error {
 	w := strings.Fields(line)
 	if len(w) < 6 || w[0] != "flow" || w[3] != ">" {
-		return errors.New("want: flow +time src > dst proto ...")
+		return errors.New("want a flow as in: flow +time src > dst proto")
 	}
 	at, err := time.ParseDuration(strings.TrimPrefix(w[1], "+"))
 	if err != nil {
