@@ -28,9 +28,10 @@ var mayImport = map[string]string{
 	"pipeline":        "event finding network source detect",
 	"incident":        "event finding",
 	"store":           "event finding incident",
-	"scenario":        "event finding network source/packet",
+	"scenario":        "event finding incident network pipeline source detect",
 	"console":         "event finding incident network store pipeline source detect",
-	"internal":        "",
+	"internal":        "event",
+	"bench":           "",
 	"internal/config": "event network detect source",
 }
 

@@ -1,0 +1,12 @@
+// Package all lists the detectors.
+package all
+
+import (
+	"noroshi/detect"
+	"noroshi/detect/flood"
+)
+
+// Specs are all detectors, in the order in which they see a batch.
+var Specs = []*detect.Spec{
+	&flood.Spec,
+}

@@ -1,0 +1,245 @@
+package flood
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"noroshi/detect"
+	"noroshi/event"
+	"noroshi/finding"
+	"noroshi/network"
+)
+
+const start = event.Time(1_700_000_000e9)
+
+func homes(t testing.TB) *network.Table {
+	t.Helper()
+	table, err := network.New([]network.Network{{Name: "home", Kind: network.Residential, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func fresh(t testing.TB, change func(*Config)) *Detector {
+	t.Helper()
+	cfg := defaults().(*Config)
+	if change != nil {
+		change(cfg)
+	}
+	d, err := newDetector(detect.Env{Config: cfg, Network: homes(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.(*Detector)
+}
+
+func four(a uint32) event.Addr {
+	return event.AddrOf4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+}
+
+const own, outside = 10 << 24, 198<<24 | 18<<16
+
+// background appends an ordinary flow between an own host of n and outside.
+func background(b *event.Batch, rnd *rand.Rand, n uint32, at event.Time) {
+	f := b.NewFlow()
+	f.First, f.Last, f.Seen, f.Sampling = at-event.Time(rnd.Int64N(30e9)), at, at, 1
+	f.Proto, f.TCPFlags, f.SrcPort, f.DstPort = event.TCP, event.SYN|event.PSH|event.ACK|event.FIN, 443, uint16(32768+rnd.IntN(28000))
+	f.Src, f.Dst, f.DstNet = four(outside+rnd.Uint32N(1<<16)), four(own+rnd.Uint32N(n)), 1
+	f.Packets = 1 + rnd.Uint64N(40)
+	f.Bytes = f.Packets * (600 + rnd.Uint64N(900))
+	switch rnd.IntN(4) {
+	case 0:
+		f.Proto, f.TCPFlags, f.SrcPort = event.UDP, 0, 3478
+	case 1:
+		f.Src, f.Dst, f.SrcNet, f.DstNet = f.Dst, f.Src, 1, 0
+		f.SrcPort, f.DstPort = f.DstPort, f.SrcPort
+	}
+	f.Marks = event.ForSrc | event.ForDst
+}
+
+// A flood of forged sources on one victim, amid millions of addresses: memory
+// stays in its bound and the victim is found.
+func TestSpoofedSources(t *testing.T) {
+	d := fresh(t, func(c *Config) { c.MaxHosts = 100_000 })
+	rnd := rand.New(rand.NewPCG(1, 2))
+	found := map[event.Addr]bool{}
+	report := func(f *finding.Finding) { found[f.Subject.Addr] = true }
+	victim := four(own + 77)
+	var b event.Batch
+	at := start
+	for range 2000 {
+		b.Reset()
+		for range event.BatchSize {
+			at += 2000 // 500,000 records a second
+			f := b.NewFlow()
+			f.First, f.Last, f.Seen, f.Sampling, f.Packets, f.Bytes = at, at, at, 1, 1, 40
+			f.Proto, f.TCPFlags, f.DstPort, f.Marks = event.TCP, event.SYN, 80, event.ForSrc|event.ForDst
+			f.Src, f.DstNet = four(rnd.Uint32()), 1
+			f.Dst = victim
+			if rnd.IntN(2) == 0 { // and a scan of the whole of our space
+				f.Dst = four(own + rnd.Uint32N(1<<24))
+			}
+		}
+		d.Detect(&b, report)
+	}
+	if !found[victim] {
+		t.Error("the victim was not found")
+	}
+	u := d.Usage()
+	if most := 20 << 20; u.Bytes > most {
+		t.Errorf("%d octets, want at most %d", u.Bytes, most)
+	}
+	if u.Evicted == 0 {
+		t.Error("evictions aren't counted")
+	}
+}
+
+// An ordinary flow allocates nothing.
+func TestNoAllocation(t *testing.T) {
+	d := fresh(t, nil)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var b event.Batch
+	for i := range event.BatchSize {
+		background(&b, rnd, 1000, start+event.Time(i)*1e6)
+	}
+	none := func(*finding.Finding) {}
+	d.Detect(&b, none)
+	d.Detect(&b, none)
+	if n := testing.AllocsPerRun(20, func() { d.Detect(&b, none) }); n > 0 {
+		t.Errorf("%v allocations for %d flows", n, b.Len())
+	}
+}
+
+// However many floods begin at once, a bounded number is reported, and one
+// finding says so.
+func TestCap(t *testing.T) {
+	d := fresh(t, func(c *Config) { c.MaxPerMinute = 5 })
+	ids, suspect := map[finding.ID]bool{}, 0
+	report := func(f *finding.Finding) {
+		if f.Rule == "flood.sampling-suspect" {
+			suspect++
+		} else {
+			ids[f.ID] = true
+		}
+	}
+	var b event.Batch
+	for i := range 100_000 {
+		at := start + event.Time(i)*1e4
+		f := b.NewFlow()
+		f.First, f.Last, f.Seen, f.Sampling, f.Packets, f.Bytes = at, at, at, 1, 100, 140_000
+		f.Proto, f.SrcPort, f.Marks, f.DstNet = event.UDP, 53, event.ForSrc|event.ForDst, 1
+		f.Src, f.Dst = four(outside+uint32(i)), four(own+uint32(i%50)<<16)
+	}
+	d.Detect(&b, report)
+	d.Advance(start+2e9, report)
+	if len(ids) != 5 || suspect != 1 {
+		t.Errorf("%d floods and %d sampling suspects; want 5 and 1", len(ids), suspect)
+	}
+}
+
+func TestDistinct(t *testing.T) {
+	for _, n := range []int{0, 1, 10, 1000, 30_000, 1_000_000} {
+		var d distinct
+		for range 2 {
+			for i := range n {
+				a := four(uint32(i))
+				d.add(&a)
+			}
+		}
+		if got := float64(d.count()); math.Abs(got-float64(n)) > 0.1*float64(n) {
+			t.Errorf("%d addresses are counted as %v", n, got)
+		}
+	}
+}
+
+// A record's packets are spread over its duration, and the past is forgotten.
+func TestRing(t *testing.T) {
+	var r ring
+	r.add(start, start+9.95e9, start+10e9, 1000, 0) // ten seconds at 100 packets/s
+	c := r.test(start+10e9, 50, 1e18)
+	if c.peakPPS < 99 || c.peakPPS > 101 || c.above != 100 || c.packets < 480 || c.packets > 520 {
+		t.Errorf("%+v", c)
+	}
+	if c := r.test(start+10e9, 101, 1e18); c.packets != 0 || c.above != 0 {
+		t.Errorf("below the limit: %+v", c)
+	}
+	r.advance(start + 100e9)
+	if c := r.test(start+100e9, 50, 1e18); c.above != 0 || c.peakPPS != 0 {
+		t.Errorf("long after: %+v", c)
+	}
+	r.add(start, start+100e9, start+100e9, 100_000, 0) // most of it before what is remembered
+	if c := r.test(start+100e9, 50, 1e18); c.peakPPS < 980 || c.peakPPS > 1020 {
+		t.Errorf("half of it forgotten: %+v", c)
+	}
+}
+
+// Ten million hosts fit in two gigabytes.
+func TestTenMillionHosts(t *testing.T) {
+	if os.Getenv("NOROSHI_LARGE") == "" {
+		t.Skip("SKIPPED: takes gigabytes; set NOROSHI_LARGE=1")
+	}
+	d := fresh(t, func(c *Config) { c.MaxHosts = 10 << 20 })
+	none := func(*finding.Finding) {}
+	var b event.Batch
+	longest := time.Duration(0)
+	fill := func(n uint32, rounds int) time.Duration {
+		rnd := rand.New(rand.NewPCG(1, 2))
+		began, flows := time.Now(), 0
+		for k := range rounds {
+			b.Reset()
+			for range event.BatchSize {
+				background(&b, rnd, n, start+event.Time(k)*1e6)
+			}
+			flows += b.Len()
+			t0 := time.Now()
+			d.Detect(&b, none)
+			longest = max(longest, time.Since(t0))
+		}
+		return time.Since(began) / time.Duration(flows)
+	}
+	small := fill(100_000, 2000)
+	fill(10_000_000, 60_000)
+	longest = 0
+	large := fill(10_000_000, 2000)
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	t.Logf("%d entries, tables %d MB, heap %d MB; %v per flow with 100,000 hosts, %v with 10 million (generator included); longest batch of %d: %v",
+		d.Usage().Entries, d.Usage().Bytes>>20, m.HeapAlloc>>20, small, large, event.BatchSize, longest)
+	if m.HeapAlloc > 2<<30 {
+		t.Errorf("%d octets", m.HeapAlloc)
+	}
+}
+
+func BenchmarkDetect(b *testing.B) {
+	for _, n := range []struct {
+		name  string
+		hosts uint32
+	}{{"131k", 131_000}, {"10M", 10_000_000}} {
+		b.Run(n.name, func(b *testing.B) {
+			d := fresh(b, nil)
+			rnd := rand.New(rand.NewPCG(1, 2))
+			none := func(*finding.Finding) {}
+			batches := make([]event.Batch, 4096)
+			for i := range batches {
+				for range event.BatchSize / 4 {
+					background(&batches[i], rnd, n.hosts, start+event.Time(i)*1e6)
+				}
+				d.Detect(&batches[i], none)
+			}
+			flows := 0
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				d.Detect(&batches[i%len(batches)], none)
+				flows += event.BatchSize / 4
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(flows), "ns/flow")
+		})
+	}
+}
