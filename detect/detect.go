@@ -50,7 +50,12 @@ type Spec struct {
 	Source       string     // papers, RFCs or vendor documents the method is from
 	Requirements []string   // rows of requirements.md it serves
 	Config       func() any // a new pointer to the knobs' struct, with the defaults
-	New          func(Env) (Detector, error)
+	// Select, if set, makes the detector see the whole network at once: there is
+	// one of it, whatever the number of shards, and it gets every record for
+	// which Select is true and no other. For detectors that join records of
+	// different hosts; Select keeps no state, is quick, and is true for few.
+	Select func(b *event.Batch, f *event.Flow) bool
+	New    func(Env) (Detector, error)
 }
 
 // A Rule is one thing a detector reports.

@@ -2,7 +2,8 @@
 // place where the stages meet a goroutine, a queue and a clock.
 //
 //	source ─emit─► annotate ─► deal ─► queue ─► shard 0: detector, detector, ...
-//	                               └─► queue ─► shard 1: detector, detector, ...
+//	                               ├─► queue ─► shard 1: detector, detector, ...
+//	                               └─ select ─► queue ─► a detector that sees all shards' hosts
 //
 // The clock is Flow.Seen: when a record reached noroshi, or the recorder of a
 // capture. No exporter can write it, so none can stall or rush the others; the
@@ -118,7 +119,7 @@ func (p *Pipeline) Stats() Stats {
 	return s
 }
 
-// work is what a shard receives: events, the watermark, or both.
+// work is what a lane receives: events, the watermark, or both.
 type work struct {
 	b   *event.Batch // may be nil
 	now event.Time   // no record seen before now will come; 0 = no news
@@ -169,15 +170,23 @@ func (p *Pipeline) Run(ctx context.Context, sources ...source.Source) error {
 	if r.lateness == 0 {
 		r.lateness = event.Time(time.Second)
 	}
-	var shards sync.WaitGroup
-	for i := range p.shards() {
-		s := &shard{run: r, index: i, queue: make(chan work, queueBatches)}
-		for _, d := range p.Detectors {
-			made, _ := p.make(d) // Check has made one like it
-			s.detectors = append(s.detectors, made)
+	var dealt []Detector
+	for _, d := range p.Detectors {
+		if d.Spec.Select == nil {
+			dealt = append(dealt, d)
 		}
-		r.lanes = append(r.lanes, s)
-		shards.Go(s.loop)
+	}
+	var shards sync.WaitGroup
+	for range p.shards() {
+		r.shards = append(r.shards, r.lane(dealt))
+	}
+	for _, d := range p.Detectors {
+		if d.Spec.Select != nil {
+			r.whole = append(r.whole, r.lane([]Detector{d}))
+		}
+	}
+	for _, l := range r.lanes {
+		shards.Go(l.loop)
 	}
 	stopClock := r.startClock(ctx)
 
@@ -199,7 +208,9 @@ func (p *Pipeline) Run(ctx context.Context, sources ...source.Source) error {
 type run struct {
 	*Pipeline
 	lateness event.Time
-	lanes    []*shard
+	lanes    []*lane // all: shards, then whole
+	shards   []*lane // each with the hosts dealt to it
+	whole    []*lane // each with one detector that sees all hosts
 	pool     event.Pool
 
 	mu      sync.Mutex // orders batches: all shards get them, and the clock, in one order
@@ -220,23 +231,53 @@ func (r *run) emit(b *event.Batch) {
 	for i := range b.Flows {
 		latest = max(latest, b.Flows[i].Seen)
 	}
-	parts := []*event.Batch{b}
-	if len(r.lanes) == 1 {
+	parts := make([]*event.Batch, len(r.lanes))
+	for i, l := range r.whole {
+		parts[len(r.shards)+i] = r.choose(b, l.specs[0].Spec.Select)
+	}
+	if len(r.shards) == 1 {
 		b.Deal(nil)
+		parts[0] = b
 	} else {
-		parts = make([]*event.Batch, len(r.lanes))
-		for i := range parts {
+		for i := range r.shards {
 			parts[i] = r.pool.Get()
 		}
-		b.Deal(parts)
+		b.Deal(parts[:len(r.shards)])
 		b.Release()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.watermark(latest)
-	for i, s := range r.lanes {
-		s.queue <- work{parts[i], now} // blocks while the shard is behind
+	for i, l := range r.lanes {
+		if parts[i] != nil || now != 0 {
+			l.queue <- work{parts[i], now} // blocks while the lane is behind
+		}
 	}
+}
+
+// choose copies the records of b that a detector of the whole network wants;
+// nil if there are none.
+func (r *run) choose(b *event.Batch, wanted func(*event.Batch, *event.Flow) bool) (part *event.Batch) {
+	for i := range b.Flows {
+		if f := &b.Flows[i]; wanted(b, f) {
+			if part == nil {
+				part = r.pool.Get()
+			}
+			part.AppendFlow(b, f).Marks |= event.ForSrc | event.ForDst
+		}
+	}
+	return part
+}
+
+// lane adds a goroutine's worth of detectors.
+func (r *run) lane(specs []Detector) *lane {
+	l := &lane{run: r, index: len(r.lanes), specs: specs, queue: make(chan work, queueBatches)}
+	for _, d := range specs {
+		made, _ := r.make(d) // Check has made one like it
+		l.detectors = append(l.detectors, made)
+	}
+	r.lanes = append(r.lanes, l)
+	return l
 }
 
 // watermark moves the clock to latest and returns the watermark if a tick has
@@ -284,16 +325,17 @@ func (r *run) startClock(ctx context.Context) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// shard is one goroutine with detectors of its own.
-type shard struct {
+// lane is one goroutine with detectors of its own.
+type lane struct {
 	*run
-	index     int
+	index     int // lane 0 tells the clock
+	specs     []Detector
 	queue     chan work
 	detectors []detect.Detector
 }
 
 // loop runs until the queue is closed and empty.
-func (s *shard) loop() {
+func (s *lane) loop() {
 	s.noteUsage()
 	for w := range s.queue {
 		for i := range s.detectors {
@@ -325,19 +367,19 @@ func (s *shard) loop() {
 // guard calls f with the i-th detector. One that panics is replaced by a new
 // one: hostile input that finds a mistake in one detector must not end the
 // others. What it knew is lost, which the counter and the log say.
-func (s *shard) guard(i int, f func(detect.Detector)) {
+func (s *lane) guard(i int, f func(detect.Detector)) {
 	defer func() {
 		if why := recover(); why != nil {
 			s.stats.panics.Add(1)
-			spec := s.Detectors[i].Spec
+			spec := s.specs[i].Spec
 			slog.Error("detector failed and begins anew", "detector", spec.Name, "shard", s.index, "why", why, "stack", string(debug.Stack()))
-			s.detectors[i], _ = s.make(s.Detectors[i])
+			s.detectors[i], _ = s.make(s.specs[i])
 		}
 	}()
 	f(s.detectors[i])
 }
 
-func (s *shard) found(f *finding.Finding) {
+func (s *lane) found(f *finding.Finding) {
 	s.stats.findings.Add(1)
 	s.telling.Lock()
 	defer s.telling.Unlock()
@@ -345,7 +387,7 @@ func (s *shard) found(f *finding.Finding) {
 }
 
 // tellClock passes the watermark on. Shard 0 speaks for all.
-func (s *shard) tellClock(now event.Time) {
+func (s *lane) tellClock(now event.Time) {
 	if s.Clock == nil || s.index != 0 {
 		return
 	}
@@ -354,13 +396,13 @@ func (s *shard) tellClock(now event.Time) {
 	s.Clock(now)
 }
 
-func (s *shard) noteUsage() {
+func (s *lane) noteUsage() {
 	s.stats.mu.Lock()
 	defer s.stats.mu.Unlock()
 	if s.stats.usage == nil {
 		s.stats.usage = map[usageKey]detect.Usage{}
 	}
 	for i, d := range s.detectors {
-		s.stats.usage[usageKey{s.Detectors[i].Spec.Name, s.index}] = d.Usage()
+		s.stats.usage[usageKey{s.specs[i].Spec.Name, s.index}] = d.Usage()
 	}
 }

@@ -244,3 +244,66 @@ type nothing struct{}
 func (nothing) Detect(*event.Batch, func(*finding.Finding)) {}
 func (nothing) Advance(event.Time, func(*finding.Finding))  {}
 func (nothing) Usage() detect.Usage                         { return detect.Usage{} }
+
+// seen is a detector of the whole network: it reports each flow it gets.
+type seen struct{}
+
+func (seen) Detect(b *event.Batch, report func(*finding.Finding)) {
+	for i := range b.Flows {
+		f := &b.Flows[i]
+		report(&finding.Finding{ID: finding.NewID("seen", f.Src, b.Text(f.Payload), f.Seen), Subject: finding.Host(f.Src, "", ""), Said: f.Seen, Title: finding.Text{En: b.CloneText(f.Payload)}})
+	}
+}
+func (seen) Advance(event.Time, func(*finding.Finding)) {}
+func (seen) Usage() detect.Usage                        { return detect.Usage{} }
+
+// A detector with Select is alone, sees what it selects of all shards' hosts in
+// the order in which it came, and nothing else.
+func TestSelect(t *testing.T) {
+	spec := &detect.Spec{
+		Name: "seen", Config: func() any { return nil },
+		New:    func(detect.Env) (detect.Detector, error) { return seen{}, nil },
+		Select: func(b *event.Batch, f *event.Flow) bool { return b.Text(f.Payload) == "yes" },
+	}
+	var b event.Batch
+	b.Flows = flows(3000, 60_000)
+	for i := range b.Flows {
+		switch {
+		case i%100 == 7:
+			b.Flows[i].Payload = b.AddText([]byte("yes"))
+		case i%10 == 0:
+			b.Flows[i].Payload = b.AddText([]byte("no"))
+		}
+	}
+	for _, shards := range []int{1, 4} {
+		var got []event.Time
+		p := &Pipeline{Detectors: []Detector{{Spec: spec}}, Shards: shards, Report: func(f *finding.Finding) {
+			got = append(got, f.Said)
+			if f.Title.En != "yes" {
+				t.Errorf("it got %q", f.Title.En)
+			}
+		}}
+		if err := p.Run(context.Background(), &emitter{&b}); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 30 || !slices.IsSorted(got) {
+			t.Errorf("%d shards: %d flows, in order: %v; want 30", shards, len(got), slices.IsSorted(got))
+		}
+	}
+}
+
+// emitter emits the flows of a batch, with their text, seven at a time.
+type emitter struct{ b *event.Batch }
+
+func (s *emitter) Run(_ context.Context, emit func(*event.Batch)) error {
+	for part := range slices.Chunk(s.b.Flows, 7) {
+		b := new(event.Batch)
+		for i := range part {
+			b.AppendFlow(s.b, &part[i])
+		}
+		emit(b)
+	}
+	return nil
+}
+
+func (s *emitter) Counts() iter.Seq[source.Count] { return func(func(source.Count) bool) {} }

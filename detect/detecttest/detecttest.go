@@ -148,6 +148,9 @@ func (c *testCase) play(t *testing.T, spec *detect.Spec, shards int, single bool
 	if err != nil {
 		t.Fatal(err)
 	}
+	if spec.Select != nil {
+		shards = 1
+	}
 	ds := make([]detect.Detector, shards)
 	for i := range ds {
 		if ds[i], err = spec.New(detect.Env{Config: c.config, Network: table, Seed: uint64(shards)}); err != nil {
@@ -186,7 +189,11 @@ func (c *testCase) play(t *testing.T, spec *detect.Spec, shards int, single bool
 				parts[j] = new(event.Batch)
 			}
 		}
-		b.Deal(parts)
+		if spec.Select != nil {
+			parts[0] = choose(spec, &b)
+		} else {
+			b.Deal(parts)
+		}
 		for j, d := range ds {
 			d.Detect(parts[j], report)
 			if single && last >= tick {
@@ -224,6 +231,17 @@ func Explained(t *testing.T, spec *detect.Spec, f *finding.Finding) {
 			t.Errorf("%s %v: a finding without %s: %+v", f.Rule, f.Subject, what, f)
 		}
 	}
+}
+
+// choose does for a detector of the whole network what the pipeline does.
+func choose(spec *detect.Spec, b *event.Batch) *event.Batch {
+	part := new(event.Batch)
+	for i := range b.Flows {
+		if spec.Select(b, &b.Flows[i]) {
+			part.AppendFlow(b, &b.Flows[i]).Marks |= event.ForSrc | event.ForDst
+		}
+	}
+	return part
 }
 
 func ids(got map[finding.ID]found) string {
