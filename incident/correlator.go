@@ -3,6 +3,7 @@ package incident
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -97,6 +98,7 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 		c.stats.Suppressed++
 		return false
 	}
+	left := c.leave(f)
 	g := c.home(f)
 	if g == nil {
 		if g, opened = c.open(f); !opened {
@@ -106,7 +108,13 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 			return false
 		}
 	}
+	if left != nil && len(left.findings) == 0 {
+		c.dissolve(left, g)
+	}
 	c.findings[f.ID] = g
+	if !slices.Contains(g.causes, f.Cause) { // by rule 4
+		g.joinedAs[f.ID] = f.Cause
+	}
 	if g.add(f, c) {
 		g.reopen(f)
 	}
@@ -147,6 +155,38 @@ func (c *Correlator) home(f *finding.Finding) *group {
 		}
 	}
 	return nil
+}
+
+// leave takes f out of the incident it was in when it has turned out to be of
+// another cause, and returns that incident.
+func (c *Correlator) leave(f *finding.Finding) *group {
+	g := c.findings[f.ID]
+	if g == nil || slices.Contains(g.causes, f.Cause) || g.joinedAs[f.ID] == f.Cause {
+		return nil
+	}
+	delete(c.findings, f.ID)
+	g.drop(f)
+	if c.bots[f.Subject.Addr] == g {
+		delete(c.bots, f.Subject.Addr)
+	}
+	c.touch(g)
+	return g
+}
+
+// dissolve closes an incident that has lost its last finding to another.
+func (c *Correlator) dissolve(g, to *group) {
+	g.in.Ended = true
+	g.in.Merged = &to.in.ID
+	if g.in.State != Closed {
+		_ = g.in.Move(g.in.State, Step{At: c.now, By: byProgram, To: Closed, Reason: Duplicate, Note: "more evidence showed that it is one cause with " + to.in.ID.String()})
+	}
+	c.touch(g)
+	delete(c.groups, g.in.ID)
+	for _, cause := range g.causes {
+		if c.causes[cause] == g {
+			delete(c.causes, cause)
+		}
+	}
 }
 
 // server reports whether role is one that many bots of a net have to do with.
@@ -212,6 +252,7 @@ func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) 
 		in:       Incident{ID: id, Cause: cause, State: New, Said: said},
 		causes:   []finding.Cause{cause},
 		findings: map[finding.ID]bool{},
+		joinedAs: map[finding.ID]finding.Cause{},
 		members:  map[memberKey]*Member{},
 	}
 	c.groups[id], c.causes[cause] = g, g
@@ -224,6 +265,7 @@ func (c *Correlator) merge(a, b *group) {
 		a.findings[id] = ended
 		c.findings[id] = a
 	}
+	maps.Copy(a.joinedAs, b.joinedAs)
 	for _, m := range b.members {
 		m.new = false
 		a.member(*m, c)
@@ -261,18 +303,14 @@ func (c *Correlator) link(g *group, f *finding.Finding) {
 		}
 	}
 	switch {
+	case f.Rule == "iotbot.announced":
+		c.announced[f.Cause.Target] = g
+		for _, p := range f.Peers {
+			relate(c.bots[p.Addr])
+		}
 	case strings.HasPrefix(f.Rule, "iotbot."):
 		if f.Subject.Role == "bot" {
 			c.bots[f.Subject.Addr] = g
-		}
-		if f.Rule == "iotbot.announced" && f.Cause.Target != (event.Addr{}) {
-			c.announced[f.Cause.Target] = g
-		} else if f.Rule == "iotbot.announced" {
-			for _, p := range f.Peers {
-				if p.Role == "victim" {
-					c.announced[p.Addr] = g
-				}
-			}
 		}
 	case strings.HasPrefix(f.Rule, "flood."):
 		relate(c.announced[f.Cause.Target])

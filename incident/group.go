@@ -18,9 +18,10 @@ type group struct {
 	causes []finding.Cause
 	dirty  bool
 
-	findings map[finding.ID]bool // each finding and whether it has ended
-	live     int                 // findings that have not
-	leads    []*finding.Finding  // the best finding of each rule and family
+	findings map[finding.ID]bool          // each finding and whether it has ended
+	joinedAs map[finding.ID]finding.Cause // of those whose cause is not the incident's
+	live     int                          // findings that have not
+	leads    []*finding.Finding           // the best finding of each rule and family
 	counts   []ruleCount
 
 	members map[memberKey]*Member
@@ -78,6 +79,48 @@ func (g *group) add(f *finding.Finding, c *Correlator) (isNew bool) {
 	g.addSubject(f.Subject)
 	g.addMembers(f, c)
 	return !known
+}
+
+// drop takes out f, of which more evidence showed that it belongs elsewhere.
+func (g *group) drop(f *finding.Finding) {
+	if !g.findings[f.ID] {
+		g.live--
+	}
+	delete(g.findings, f.ID)
+	delete(g.joinedAs, f.ID)
+	g.in.Findings--
+	for i, l := range g.leads {
+		if l.ID != f.ID {
+			continue
+		}
+		g.leads = slices.Delete(g.leads, i, i+1)
+		for j := range g.counts {
+			if g.counts[j].rule == l.Rule {
+				g.counts[j].n--
+			}
+		}
+		break
+	}
+	g.in.Ended = g.live == 0
+	key := subjectKey{f.Subject.Addr, f.Subject.Bits, f.Subject.Port, ""}
+	if i, known := g.subject[key]; known {
+		g.subjects = slices.Delete(g.subjects, i, i+1)
+		delete(g.subject, key)
+		for k, j := range g.subject {
+			if j > i {
+				g.subject[k] = j - 1
+			}
+		}
+		g.in.SubjectCount--
+	}
+	if m := g.members[memberKey{f.Subject.Addr, f.Subject.Port}]; m != nil {
+		delete(g.members, memberKey{f.Subject.Addr, f.Subject.Port})
+		m.Gone = true
+		if !m.new {
+			m.new = true
+			g.joined = append(g.joined, m)
+		}
+	}
 }
 
 func (g *group) count(rule string) {

@@ -3,7 +3,10 @@
 //
 // The rules by which findings come together, in the order they are tried:
 //
-//  1. A finding that was reported before (same ID) updates its incident.
+//  1. A finding that was reported before (same ID) updates its incident. When
+//     more evidence has shown it to be of another cause, it leaves for that
+//     cause's incident; one that loses its last finding so is closed as a
+//     duplicate.
 //  2. A finding whose Cause equals an incident's joins it, unless the incident
 //     has been silent for longer than [Config.Gap].
 //  3. A flood joins an incident whose target contains its own. One whose target
@@ -121,6 +124,8 @@ type Member struct {
 	Network     string
 	First, Last event.Time
 	Ended       bool
+	// Gone: more evidence showed that it is of another cause. A store forgets it.
+	Gone bool
 
 	new bool // not yet in a copy
 }

@@ -234,21 +234,23 @@ func TestLinks(t *testing.T) {
 	server := bot(addr("203.0.113.7"), "mirai/c2", 20)
 	server.Subject.Role, server.Rule = "c2", "iotbot.roles"
 	server.Peers = []finding.Subject{finding.Host(nth(1), "bot", "")}
-	ann := bot(addr("203.0.113.7"), "mirai/announced", 21)
-	ann.Rule, ann.Subject.Role = "iotbot.announced", "c2"
-	ann.Peers = []finding.Subject{finding.Host(nth(1), "bot", ""), finding.Host(addr("198.51.100.1"), "victim", "")}
+	victim := addr("198.51.100.1")
+	ann := bot(victim, "announced", 21)
+	ann.Rule, ann.Subject.Role, ann.Cause.Target, ann.Cause.Bits = "iotbot.announced", "victim", victim, 32
+	ann.Peers = []finding.Subject{finding.Host(addr("203.0.113.7"), "c2", ""), finding.Host(nth(1), "bot", "")}
 	out := flood("flood.outbound", "198.51.100.1", "udp", 25)
 	out.Members = []event.Addr{nth(1), nth(2)}
 	out.Peers = []finding.Subject{finding.Host(nth(1), "sender", "")}
 	got := incidents(c, bot(nth(1), "mirai/23/homes", 10), bot(nth(2), "mirai/23/homes", 11), server, ann, out)
-	if len(got) != 2 {
-		t.Fatalf("%d incidents, want the botnet and the flood", len(got))
+	if len(got) != 3 {
+		t.Fatalf("%d incidents, want the botnet, the announcement and the flood", len(got))
 	}
-	net, fl := got[0], got[1]
-	if net.Kind != "iotbot.scan" || net.Findings != 4 || net.Subjects[0].Role != "c2" || net.Members != 3 {
+	net, announced, fl := got[0], got[1], got[2]
+	if net.Kind != "iotbot.scan" || net.Findings != 3 || net.Subjects[0].Role != "c2" || net.Members != 3 {
 		t.Errorf("botnet: %s, %d findings, %d members, first subject %v", net.Kind, net.Findings, net.Members, net.Subjects[0])
 	}
-	if fl.Members != 2 || fl.NewMembers[0].Role != "sender" || !slices.Equal(fl.Related, []finding.ID{net.ID}) || !slices.Equal(net.Related, []finding.ID{fl.ID}) {
+	if fl.Members != 2 || fl.NewMembers[0].Role != "sender" || !slices.Equal(fl.Related, []finding.ID{announced.ID, net.ID}) ||
+		!slices.Equal(net.Related, []finding.ID{announced.ID, fl.ID}) || !slices.Equal(announced.Related, []finding.ID{net.ID, fl.ID}) {
 		t.Errorf("flood: %d members, related %v; botnet related %v", fl.Members, fl.Related, net.Related)
 	}
 }
@@ -470,5 +472,45 @@ func BenchmarkAdd(b *testing.B) {
 			c = NewCorrelator(Config{})
 		}
 		c.Add(list[i%n])
+	}
+}
+
+// A finding that turns out to be of another cause leaves its incident, with its
+// member; an incident that has lost all is closed as a duplicate.
+func TestLeave(t *testing.T) {
+	c := NewCorrelator(Config{})
+	early := bot(nth(1), "mirai/telnet/", 10)
+	c.Add(early)
+	c.Add(bot(nth(2), "mirai/telnet-5358/", 10))
+	c.Add(bot(nth(3), "mirai/telnet-5358/", 11))
+	c.Changes()
+	later := bot(nth(3), "mirai/telnet-5358/", 11)
+	later.Cause.Key, later.Last = "mirai/telnet/", at(30)
+	c.Add(later)
+	got := map[string]*Incident{}
+	for _, in := range c.Changes() {
+		got[in.Cause.Key] = in
+	}
+	if a, b := got["mirai/telnet/"], got["mirai/telnet-5358/"]; a.Members != 2 || a.Findings != 2 || b.Members != 1 || b.Findings != 1 || b.SubjectCount != 1 ||
+		len(b.NewMembers) != 1 || !b.NewMembers[0].Gone || b.NewMembers[0].Addr != nth(3) {
+		t.Errorf("after one left: %+v\n%+v", a, b)
+	}
+	again := bot(nth(2), "mirai/telnet-5358/", 10)
+	again.Cause.Key = "mirai/telnet/"
+	c.Add(again)
+	for _, in := range c.Changes() {
+		switch in.Cause.Key {
+		case "mirai/telnet/":
+			if in.Members != 3 || in.State != New {
+				t.Errorf("%+v", in)
+			}
+		default:
+			if in.State != Closed || in.Reason != Duplicate || in.Merged == nil || *in.Merged != early.ID || in.Members != 0 {
+				t.Errorf("an empty incident: %+v", in)
+			}
+		}
+	}
+	if opened := c.Add(bot(nth(4), "mirai/telnet-5358/", 40)); !opened {
+		t.Error("the cause of a dissolved incident opens none")
 	}
 }

@@ -207,6 +207,7 @@ const (
 		state = excluded.state, active = excluded.active, body = excluded.body`
 	putMember = `INSERT INTO members (incident, addr, port, role, network, first, last, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (incident, addr, port) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), ended = excluded.ended`
+	dropMember  = `DELETE FROM members WHERE incident = ? AND addr = ? AND port = ?`
 	putInfected = `INSERT INTO infected (day, family, network, addr) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
 )
 
@@ -232,6 +233,12 @@ func (d *DB) Save(ctx context.Context, list []*incident.Incident) error {
 			}
 			for i := range in.NewMembers {
 				m := &in.NewMembers[i]
+				if m.Gone {
+					if _, err := tx.ExecContext(ctx, dropMember, in.ID[:], m.Addr[:], m.Port); err != nil {
+						return err
+					}
+					continue
+				}
 				if _, err := member.ExecContext(ctx, in.ID[:], m.Addr[:], m.Port, m.Role, m.Network, int64(m.First), int64(m.Last), m.Ended); err != nil {
 					return err
 				}

@@ -116,6 +116,14 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		if err != nil || len(page) != 1 || page[0] != later[0] {
 			t.Errorf("a member that changed: %v, %v", page, err)
 		}
+		left := Members(6, 1)
+		left[0].Gone = true
+		in.NewMembers = left
+		must(t, s.Save(ctx, []*incident.Incident{in}))
+		page, err = s.Members(ctx, in.ID, Members(5, 1)[0], 1)
+		if err != nil || len(page) != 1 || page[0] != Members(7, 1)[0] {
+			t.Errorf("after a member left: %v, %v", page, err)
+		}
 	})
 
 	t.Run("filters", func(t *testing.T) {
