@@ -4,9 +4,11 @@ package all
 import (
 	"noroshi/detect"
 	"noroshi/detect/flood"
+	"noroshi/detect/iotbot"
 )
 
 // Specs are all detectors, in the order in which they see a batch.
 var Specs = []*detect.Spec{
 	&flood.Spec,
+	&iotbot.Spec,
 }

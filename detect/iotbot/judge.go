@@ -1,0 +1,348 @@
+package iotbot
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"noroshi/event"
+	"noroshi/finding"
+	"noroshi/intel"
+	"noroshi/network"
+)
+
+// verdict is what the books say.
+type verdict struct {
+	rule, role string
+	family     string // of iotbot.scan
+	wave       string // of the family, or the services tried: what members of an incident share
+	known      *intel.Family
+	survey     string // of scan.survey
+	severity   finding.Severity
+	confidence float64
+	likelihood mix
+}
+
+// judge reports s when there is something new to say of it.
+func (d *Detector) judge(s *suspect, report func(*finding.Finding)) {
+	total := s.probes + s.quotes
+	if s.reported() {
+		if d.devices(s, report); total < 4*s.reportedN && s.last.Sub(s.reportedAt) < d.cfg.Update {
+			return
+		}
+	} else if s.marked+s.quotes == 0 && s.exploit == nil && total > 64 && total%8 != 0 {
+		return // it changes slowly
+	}
+	v, ok := d.verdict(s)
+	if !ok {
+		return
+	}
+	if !s.reported() {
+		s.id = finding.NewID("iotbot", s.addr, "", s.start)
+		s.said = s.last
+	}
+	s.judged, s.reportedAt, s.reportedN = v, s.last, total
+	report(d.finding(s, false))
+}
+
+// devices reports further devices behind an address that is reported.
+func (d *Detector) devices(s *suspect, report func(*finding.Finding)) {
+	if s.probes%separate != 0 || s.judged.rule != "iotbot.scan" {
+		return
+	}
+	list := s.beside()
+	for i, v := range list {
+		if i == 0 || v.told {
+			continue
+		}
+		v.told = true
+		v.id = finding.NewID("iotbot", s.addr, strconv.Itoa(int(v.port)), s.start)
+		s.nth++
+		report(d.further(s, v, false))
+	}
+}
+
+// end reports that a host has stopped.
+func (d *Detector) end(s *suspect, report func(*finding.Finding)) {
+	if !s.reported() {
+		return
+	}
+	if v, ok := d.verdict(s); ok {
+		s.judged = v
+	}
+	report(d.finding(s, true))
+	for i := range s.devices {
+		if v := &s.devices[i]; v.told {
+			report(d.further(s, v, true))
+		}
+	}
+}
+
+// own reports whether s is the provider's, as far as is known.
+func (d *Detector) own(s *suspect) bool { return !d.known || s.net != 0 }
+
+// verdict judges the books by all evidence together.
+func (d *Detector) verdict(s *suspect) (verdict, bool) {
+	if s.isEcho {
+		return d.backscatter(s)
+	}
+	if name, found := d.surveys.Lookup(s.addr.Std()); found && s.marked+s.quotes == 0 {
+		return verdict{rule: "scan.survey", role: "scanner", survey: name, confidence: 0.95}, s.n() >= d.cfg.MinTargets
+	}
+	v := verdict{rule: "iotbot.scan", role: "bot"}
+	v.likelihood = s.mix()
+	n, share := s.n(), s.failShare()
+	silent := float64(n) * share
+	switch bot, scan := d.searching(s, n, share); {
+	case s.marked+s.quotes > 0:
+		v.confidence = 1 - 0.01*math.Pow(0.1, float64(min(s.marked+s.quotes, 4)-1))
+	case s.exploit != nil && silent >= 1:
+		v.confidence = 0.95
+	case bot || scan:
+		// Each address that does not answer is evidence of 1.4 nats (Jung et al.
+		// 2004: 80 % of an honest host's first attempts succeed, 20 % of a
+		// scanner's), but they aren't independent: an outage silences many. So
+		// they count a tenth.
+		v.confidence = 0.97 * (1 - math.Exp(-0.14*silent)*(1-share/2))
+		if !bot {
+			v.rule, v.role = "scan.horizontal", "scanner"
+		}
+	case d.vertical(s):
+		v.rule, v.role, v.confidence = "scan.vertical", "scanner", 0.9
+	default:
+		return v, false
+	}
+	v.known, v.family, v.wave = s.family(v.likelihood)
+	if v.rule == "iotbot.scan" && s.marked+s.quotes == 0 && s.exploit == nil {
+		switch identified := v.family == "mirai"; {
+		case identified:
+			v.confidence = max(v.confidence, 0.98)
+		case !d.known || s.net == 0: // a stranger who scans may be anybody
+			v.rule, v.role = "scan.horizontal", "scanner"
+		}
+	}
+	if v.rule != "iotbot.scan" {
+		v.known, v.family, v.wave = nil, "", s.services()
+	}
+	v.severity = d.severity(s, &v)
+	return v, true
+}
+
+func (d *Detector) severity(s *suspect, v *verdict) finding.Severity {
+	switch {
+	case v.rule == "iotbot.scan" && !d.own(s):
+		return finding.Low
+	case v.rule == "iotbot.scan" && v.known != nil && !v.known.Floods:
+		return finding.Medium
+	case v.rule == "iotbot.scan":
+		return finding.High
+	case !d.own(s):
+		return finding.Informational // the weather of the internet
+	}
+	return finding.Medium
+}
+
+// searching reports whether the books are those of a host that looks for
+// others, as a bot does (bot) or as a scanner or a worm among PCs does (scan).
+func (d *Detector) searching(s *suspect, n int, share float64) (bot, scan bool) {
+	c := d.cfg
+	if share < c.FailShare {
+		return false, false
+	}
+	devices, strong := s.fresh[device], s.fresh[device]+s.fresh[server]
+	if 10*s.plain >= 9*s.probes { // no ordinary stack asks for a website without a TCP option
+		devices, strong = devices+s.fresh[web], strong+s.fresh[web]
+	}
+	total := strong + s.fresh[other]
+	if 10*s.plain < 9*s.probes {
+		total += s.fresh[web]
+	}
+	wide := places(&s.octets)
+	silent := int(float64(n)*share + 0.5)
+	switch {
+	case s.dark >= max(c.MinTargets/2, 4) && strong > 0:
+		return 2*devices >= strong, true
+	case strong+s.before >= c.MinTargets && silent >= c.MinTargets && 4*strong >= total:
+		return 2*devices >= strong, true
+	case s.fresh[web]+s.before >= c.MinTargetsWeb && silent >= c.MinTargetsWeb && share >= 0.9 && wide >= 60 && 2*s.fresh[web] >= total:
+		return true, true
+	case s.fresh[other]+s.before >= c.MinTargetsOther && silent >= c.MinTargetsOther && share >= 0.9 && (wide >= 20 || !s.addr.Is4()) && 10*s.ports[0].n >= 8*s.probes:
+		return false, true
+	}
+	return false, false
+}
+
+// vertical reports whether the host tried many ports of one or two others.
+func (d *Detector) vertical(s *suspect) bool {
+	ports := linear(places(&s.spread), 256)
+	return s.few == s.probes && ports >= 4 && ports+s.before >= d.cfg.MinPorts && 2*s.low >= s.probes
+}
+
+// backscatter judges an echo: the victim of a flood with forged sources answers
+// those it never heard of, and does little else.
+func (d *Detector) backscatter(s *suspect) (verdict, bool) {
+	v := verdict{rule: "scan.backscatter", role: "victim", confidence: 0.95}
+	return v, s.n() >= d.cfg.MinEchoes && 10*s.solicited <= s.probes && 10*s.busy <= s.probes && 10*s.ports[0].n >= 8*s.probes
+}
+
+// mix is how well the probes fit Mirai's habits, as natural logarithms of
+// likelihood ratios.
+type mix struct {
+	// ports: the mix of 23 and 2323 under Mirai's share against the nearest of
+	// what other scanners do: no 2323 at all, or as often as 23.
+	ports  float64
+	usual  bool    // the mix is within what 99.9 % of Mirai's bots show
+	ranges float64 // no probe into the ranges Mirai leaves out, against a scanner that leaves out none
+}
+
+// certain is a likelihood ratio of a million.
+var certain = math.Log(1e6)
+
+// mix works out the likelihoods. They rest on attempts that could be Mirai's
+// only: SYNs of 40 octets.
+func (s *suspect) mix() (m mix) {
+	if 10*s.plain < 9*s.probes {
+		return m
+	}
+	facts := intel.Mirai().Mix
+	var a, b float64
+	for _, t := range s.ports {
+		switch t.key {
+		case facts.First:
+			a += float64(t.n)
+		case facts.Second:
+			b += float64(t.n)
+		}
+	}
+	if a+b > 0 && (a+b) >= 0.9*float64(s.probes) {
+		l := func(p float64) float64 { return a*math.Log(1-p) + b*math.Log(p) }
+		m.ports = l(facts.Share) - max(l(facts.Share/5), l(3*facts.Share))
+		// The normal approximation of the binomial's central 99.9 %.
+		n := a + b
+		m.usual = math.Abs(b-n*facts.Share) <= 3.29*math.Sqrt(n*facts.Share*(1-facts.Share))+0.5
+	}
+	if places(&s.octets) >= 100 { // a scanner of the whole address space
+		n := float64(s.targets.count())
+		left := float64(len(intel.Mirai().Telling)) / 221 // of the 221 first octets that are in use
+		if s.skipped == 0 {
+			m.ranges = -n * math.Log(1-left)
+		} else {
+			m.ranges = -float64(s.skipped) * 10
+		}
+	}
+	return m
+}
+
+// mirai reports whether the likelihoods alone say that it is Mirai, or its
+// offspring with other ports: the ranges left out are enough.
+func (m mix) mirai() bool {
+	return m.ranges >= certain || m.ranges >= 0 && m.usual && m.ports+m.ranges >= certain
+}
+
+// family names the family and its wave.
+func (s *suspect) family(m mix) (known *intel.Family, family, wave string) {
+	families := intel.Families()
+	mark := s.marked+s.quotes > 0
+	ports := s.mainPorts()
+	for i := range families {
+		f := &families[i]
+		if s.exploit != nil {
+			if s.exploit.family == f {
+				return f, f.Family, cmpOr(f.Wave(ports), s.exploit.Variant)
+			}
+			continue
+		}
+		switch {
+		case f.Mark == "yes":
+			if !mark && !(s.packets == 0 && m.mirai()) {
+				continue
+			}
+			return f, f.Family, cmpOr(f.Wave(ports), portList(ports))
+		case f.Mark == "no" && (mark || s.packets == 0 && m.mirai()):
+			continue
+		case f.DHT && count256(&s.peers) < minPeers:
+			continue
+		}
+		if s.shareOf(f) >= 0.8 {
+			return f, f.Family, cmpOr(f.Wave(ports), portList(ports))
+		}
+	}
+	return nil, "unmarked", s.services()
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// shareOf returns the share of the attempts on ports of f's waves.
+func (s *suspect) shareOf(f *intel.Family) float64 {
+	n := 0
+	for _, t := range s.ports {
+		if t.n > 0 && f.Has(t.key) {
+			n += t.n
+		}
+	}
+	return float64(n) / float64(max(s.probes, 1))
+}
+
+// mainPorts returns the ports that are more than an accident, sorted.
+func (s *suspect) mainPorts() (list []uint16) {
+	for _, t := range s.ports {
+		if t.n > 0 && (s.probes < 8 || t.n >= 2 && 25*t.n >= s.probes) {
+			list = append(list, t.key)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+func portList(ports []uint16) string {
+	var words []string
+	for _, p := range ports {
+		words = append(words, strconv.Itoa(int(p)))
+	}
+	return strings.Join(words, ",")
+}
+
+// services names what was tried, by services where the ports have one.
+func (s *suspect) services() string {
+	counts := map[string]int{}
+	for _, t := range s.ports {
+		if t.n == 0 {
+			continue
+		}
+		name := watched[t.key].name
+		if name == "" {
+			name = strconv.Itoa(int(t.key))
+		}
+		counts[name] += t.n
+	}
+	var names []string
+	for name, n := range counts {
+		if n >= 2 && 100*n >= 15*s.probes || s.probes < 4 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, "+")
+}
+
+// tenant is what keeps hosts of different customers in incidents of their own.
+func (d *Detector) tenant(s *suspect) string {
+	switch {
+	case !d.known:
+		return ""
+	case s.net == 0:
+		return "outside"
+	}
+	return s.network.Tenant
+}
+
+// isDark reports whether nobody uses the address a flow goes to.
+func (d *Detector) isDark(f *event.Flow) bool {
+	return f.DstNet != 0 && d.net.At(f.DstNet).Kind == network.Dark
+}

@@ -1,0 +1,242 @@
+package iotbot
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"noroshi/detect"
+	"noroshi/event"
+	"noroshi/finding"
+	"noroshi/intel"
+	"noroshi/network"
+)
+
+const start = event.Time(1_700_000_000e9)
+
+func homes(t testing.TB) *network.Table {
+	t.Helper()
+	table, err := network.New([]network.Network{{Name: "home", Kind: network.Residential, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+func fresh(t testing.TB, change func(*Config)) *Detector {
+	t.Helper()
+	cfg := defaults().(*Config)
+	if change != nil {
+		change(cfg)
+	}
+	d, err := newDetector(detect.Env{Config: cfg, Network: homes(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.(*Detector)
+}
+
+func four(a uint32) event.Addr {
+	return event.AddrOf4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)})
+}
+
+const own = 10 << 24
+
+// syn appends an attempt from an own host.
+func syn(b *event.Batch, host, dst uint32, port uint16, octets uint64, at event.Time) *event.Flow {
+	f := b.NewFlow()
+	f.First, f.Last, f.Seen, f.Sampling, f.Packets, f.Bytes = at, at, at, 1, 1, octets
+	f.Proto, f.TCPFlags, f.SrcPort, f.DstPort, f.SrcNet = event.TCP, event.SYN, 40000, port, 1
+	f.Src, f.Dst, f.Marks = four(own+host), four(dst), event.ForSrc|event.ForDst
+	return f
+}
+
+// skips says whether Mirai's scanner leaves an address out.
+func skips(a uint32) bool {
+	for _, p := range intel.Mirai().Skipped {
+		if p.Contains(four(a).Std()) {
+			return true
+		}
+	}
+	return false
+}
+
+// R37: a scanner that leaves out Mirai's ranges is told from one that leaves out
+// only what is reserved, by that alone: all probes go to one port.
+func TestExcludedRanges(t *testing.T) {
+	reserved := func(a uint32) bool { o := a >> 24; return o == 0 || o == 10 || o == 127 || o >= 224 }
+	families := func(leaves func(uint32) bool, probes int) (n int) {
+		d := fresh(t, nil)
+		rnd := rand.New(rand.NewPCG(3, 4))
+		last := map[event.Addr]string{}
+		for host := range uint32(100) {
+			var b event.Batch
+			at := start
+			for range probes {
+				a := rnd.Uint32()
+				for leaves(a) {
+					a = rnd.Uint32()
+				}
+				at += 6e6
+				syn(&b, host, a, 23, 40, at)
+			}
+			d.Detect(&b, func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
+			d.Advance(at+event.Time(48e13), func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
+		}
+		for _, f := range last {
+			if f == "mirai" {
+				n++
+			}
+		}
+		return n
+	}
+	if n := families(skips, 400); n < 95 {
+		t.Errorf("%d of 100 with the ranges left out are called Mirai", n)
+	}
+	if n := families(reserved, 400); n > 0 {
+		t.Errorf("%d of 100 scanners of all addresses are called Mirai", n)
+	}
+	if n := families(skips, 100); n > 0 {
+		t.Errorf("%d of 100 are called Mirai after 100 probes, which can't be known", n)
+	}
+}
+
+// Web ports alone: few targets say nothing, hundreds all over the address space
+// do.
+func TestWide(t *testing.T) {
+	for targets, want := range map[int]int{150: 0, 400: 1} {
+		d := fresh(t, nil)
+		rnd := rand.New(rand.NewPCG(1, 2))
+		var b event.Batch
+		for i := range targets {
+			syn(&b, 1, rnd.Uint32(), 80, 60, start+event.Time(i)*1e9)
+		}
+		found := map[finding.ID]bool{}
+		d.Detect(&b, func(f *finding.Finding) {
+			found[f.ID] = true
+			if f.Rule != "iotbot.scan" || f.Family != "unmarked" {
+				t.Errorf("%s %s", f.Rule, f.Family)
+			}
+		})
+		if len(found) != want {
+			t.Errorf("%d targets: %d findings, want %d", targets, len(found), want)
+		}
+	}
+}
+
+// Forged sources by the million stay in the bound and hide no bot.
+func TestForgedSources(t *testing.T) {
+	d := fresh(t, func(c *Config) { c.MaxHosts, c.MaxSuspects = 50_000, 1000 })
+	rnd := rand.New(rand.NewPCG(1, 2))
+	bots := map[event.Addr]bool{}
+	report := func(f *finding.Finding) {
+		if f.Rule == "iotbot.scan" {
+			bots[f.Subject.Addr] = true
+		}
+	}
+	at := start
+	var b event.Batch
+	for k := range 1000 {
+		b.Reset()
+		for i := range event.BatchSize {
+			at += 1000
+			if i%256 == 0 { // one of 200 bots tries another
+				syn(&b, uint32(k*4+i/256)%200, rnd.Uint32(), 23, 60, at)
+				continue
+			}
+			f := syn(&b, 0, own+rnd.Uint32N(256), 23, 40, at)
+			f.Src, f.SrcNet, f.DstNet = four(rnd.Uint32()), 0, 1
+		}
+		d.Detect(&b, report)
+	}
+	own := 0
+	for a := range bots {
+		if a[12] == 10 {
+			own++
+		}
+	}
+	if own < 199 {
+		t.Errorf("%d of 200 bots found", own)
+	}
+	u := d.Usage()
+	if u.Bytes > 10<<20 || len(d.suspects) > 1001 || u.Evicted == 0 {
+		t.Errorf("%d octets, %d suspects, %d evicted", u.Bytes, len(d.suspects), u.Evicted)
+	}
+}
+
+// Flows that are no attempts, and attempts of known suspects, allocate nothing.
+func TestNoAllocation(t *testing.T) {
+	d := fresh(t, nil)
+	var b event.Batch
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range event.BatchSize {
+		f := syn(&b, uint32(i)%64, rnd.Uint32(), 23, 60, start+event.Time(i)*1e6)
+		switch i % 4 {
+		case 1:
+			f.TCPFlags, f.DstPort = event.SYN|event.ACK|event.PSH, 443
+		case 2:
+			f.Proto = event.UDP
+		case 3:
+			f.DstPort = 443
+		}
+	}
+	none := func(*finding.Finding) {}
+	for range 64 {
+		d.Detect(&b, none)
+	}
+	// A report now and then is made of new memory; an event isn't.
+	if n := testing.AllocsPerRun(20, func() { d.Detect(&b, none) }); n > 100 {
+		t.Errorf("%v allocations for %d flows of suspects", n, b.Len())
+	}
+	var plain event.Batch
+	for i := range event.BatchSize {
+		f := syn(&plain, uint32(1000+i), rnd.Uint32(), 443, 60, start+event.Time(i)*1e6)
+		if i%2 == 0 {
+			f.TCPFlags = event.SYN | event.ACK | event.PSH
+		}
+	}
+	d.Detect(&plain, none)
+	if n := testing.AllocsPerRun(20, func() { d.Detect(&plain, none) }); n > 0 {
+		t.Errorf("%v allocations for %d ordinary flows", n, plain.Len())
+	}
+}
+
+func TestKnobs(t *testing.T) {
+	for name, change := range map[string]func(*Config){
+		"min_targets": func(c *Config) { c.MinTargets = 3 }, "fail_share": func(c *Config) { c.FailShare = 1.5 },
+		"max_hosts": func(c *Config) { c.MaxHosts = 0 }, "update": func(c *Config) { c.Update = 1 }, "too many": func(c *Config) { c.MinTargetsWeb = 5000 },
+	} {
+		cfg := defaults().(*Config)
+		change(cfg)
+		if _, err := newDetector(detect.Env{Config: cfg}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func BenchmarkDetect(b *testing.B) {
+	d := fresh(b, nil)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	none := func(*finding.Finding) {}
+	batches := make([]event.Batch, 1024)
+	for i := range batches {
+		for k := range event.BatchSize {
+			f := syn(&batches[i], rnd.Uint32N(131_000), rnd.Uint32(), 443, 60, start+event.Time(i)*1e6)
+			switch {
+			case k%20 == 0: // one in twenty is an attempt in vain
+			case k%4 == 0:
+				f.Proto = event.UDP
+			default:
+				f.TCPFlags = event.SYN | event.ACK | event.PSH | event.FIN
+			}
+		}
+		d.Detect(&batches[i], none)
+	}
+	flows := 0
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		d.Detect(&batches[i%len(batches)], none)
+		flows += event.BatchSize
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(flows), "ns/flow")
+}

@@ -1,0 +1,287 @@
+package iotbot
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"noroshi/detect"
+
+	"noroshi/finding"
+)
+
+const version = 1
+
+// finding words what the books say.
+func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {
+	v := &s.judged
+	f := &finding.Finding{
+		ID: s.id, Rule: v.rule, Version: version, Family: v.family, Severity: v.severity, Confidence: v.confidence,
+		Subject: finding.Host(s.addr, v.role, s.network.Name),
+		First:   min(s.first, s.last), Last: s.last, Said: s.reportedAt, Ended: ended,
+		Cause:   finding.Cause{Kind: "scan", Key: v.rule + "/" + v.wave + "/" + d.tenant(s)},
+		Samples: float64(s.probes + s.quotes), Evidence: slices.Clone(s.evidence),
+		Attack: []string{"T1046", "T1595.001"}, Next: texts[v.rule].next, Requirements: []string{"R24"},
+	}
+	if f.Said == 0 {
+		f.Said = s.last
+	}
+	switch v.rule {
+	case "iotbot.scan":
+		f.Cause = finding.Cause{Kind: "iotbot", Key: v.family + "/" + v.wave + "/" + d.tenant(s)}
+		f.Requirements = requirements(v)
+		if s.exploit != nil {
+			f.Attack = append(f.Attack, "T1190")
+		}
+		if !d.own(s) {
+			f.Next = outside
+		}
+	case "scan.survey":
+		f.Cause.Key = v.rule + "/" + v.survey
+	case "scan.vertical":
+		f.Cause.Key = v.rule + "/" + s.addr.String()
+	case "scan.backscatter":
+		f.Cause.Key, f.Cause.Target, f.Cause.Bits = v.rule, s.addr, f.Subject.Bits
+		f.Attack = []string{"T1498.001"}
+	}
+	f.Measured = d.measured(s)
+	f.Title, f.Why = d.words(s)
+	return f
+}
+
+// further is the finding of another device behind an address.
+func (d *Detector) further(s *suspect, v *deviceBooks, ended bool) *finding.Finding {
+	f := d.finding(s, ended)
+	f.ID, f.Subject.Port = v.id, v.port
+	f.First, f.Samples = min(v.first, v.last), float64(v.n)
+	f.Last = max(v.last, f.First)
+	if f.Said < v.last {
+		f.Said = v.last
+	}
+	f.Measured = append(f.Measured, finding.Measure{What: fmt.Sprintf("SYNs from source port %d while another is in use", v.port), Value: float64(v.n), Unit: "SYNs", Limit: separate})
+	f.Why.En += fmt.Sprintf(" It is another device behind the same address: it keeps source port %d while the first keeps its own.", v.port)
+	f.Why.Ja += fmt.Sprintf("同じアドレスの背後にある別の端末: 1台目とは別の送信元ポート%dを使い続けている。", v.port)
+	return f
+}
+
+func requirements(v *verdict) []string {
+	list := []string{"R24", "R35", "R46", "R57", "R120", "R122"}
+	switch {
+	case v.family == "satori":
+		list = append(list, "R121")
+	case v.family == "hajime":
+		list = append(list, "R127")
+	case v.likelihood.mirai():
+		list = append(list, "R36", "R37")
+	}
+	slices.Sort(list)
+	return list
+}
+
+func (d *Detector) measured(s *suspect) (m []finding.Measure) {
+	v, c := &s.judged, d.cfg
+	add := func(what string, value float64, unit string, limit float64) {
+		m = append(m, finding.Measure{What: what, Value: value, Unit: unit, Limit: limit})
+	}
+	n := s.n()
+	switch v.rule {
+	case "scan.backscatter":
+		add("addresses that got answers they had not asked for", float64(n), "addresses", float64(c.MinEchoes))
+		add("connection attempts seen to it", float64(s.solicited), "SYNs", 0)
+		return m
+	case "scan.vertical":
+		add("distinct ports tried on one or two addresses", float64(linear(places(&s.spread), 256)+s.before), "ports", float64(c.MinPorts))
+		return m
+	}
+	limit := float64(c.MinTargets)
+	if s.marked+s.quotes > 0 {
+		limit = 0 // one mark is enough
+		add("SYNs with Mirai's mark (sequence number = destination address)", float64(s.marked), "SYNs", 1)
+		if s.quotes > 0 {
+			add("ICMP errors that quote the mark", float64(s.quotes), "packets", 1)
+		}
+	}
+	add("distinct addresses tried", float64(n), "addresses", limit)
+	m[len(m)-1].Error = math.Round(0.05 * float64(n))
+	add("share of them that did not answer", math.Round(1000*s.failShare())/1000, "share", c.FailShare)
+	if s.plain > 0 {
+		add("share of SYNs without any option (40 octets)", math.Round(1000*float64(s.plain)/float64(max(s.probes, 1)))/1000, "share", 0)
+	}
+	if l := v.likelihood; l.ports != 0 {
+		add("mix of ports 23 and 2323: likelihood of Mirai's against other scanners'", math.Round(10*l.ports/math.Ln10)/10, "powers of ten", 6)
+	}
+	if l := v.likelihood; l.ranges != 0 {
+		add("no probe into ranges that Mirai leaves out: likelihood against a scanner of all addresses", math.Round(10*l.ranges/math.Ln10)/10, "powers of ten", 6)
+	}
+	if s.reached > 0 && s.marked > 0 {
+		add("probes into 100.127.0.0/16 and 169.254.0.0/16, which Mirai scans by mistake", float64(s.reached), "addresses", 0)
+	}
+	if s.nth > 0 {
+		add("devices at work at once behind the address", float64(s.nth+1), "devices", 2)
+	}
+	if p := count256(&s.peers); p >= minPeers {
+		add("peers by UDP from one port", float64(p), "addresses", minPeers)
+	}
+	if s.dark > 0 {
+		add("unused addresses tried", float64(s.dark), "addresses", 0)
+	}
+	return m
+}
+
+// tried names the services and ports tried, such as "telnet (23, 2323)".
+func (s *suspect) triedWords() string {
+	ports := s.mainPorts()
+	if len(ports) == 0 {
+		return "TCP"
+	}
+	name := s.services()
+	if name == "" || strings.Trim(name, "0123456789+") == "" {
+		return "port " + strings.ReplaceAll(portList(ports), ",", ", ")
+	}
+	return name + " (" + strings.ReplaceAll(portList(ports), ",", ", ") + ")"
+}
+
+func (d *Detector) words(s *suspect) (title, why finding.Text) {
+	v, n := &s.judged, s.n()
+	during := s.last.Sub(s.first).Round(time.Second)
+	ports := s.triedWords()
+	lost := fmt.Sprintf("%.0f %%", 100*s.failShare())
+	addr := s.addr.String()
+	why = finding.Text{
+		En: fmt.Sprintf("It tried %s on %d addresses in %v; %s of them did not answer.", ports, n, during, lost),
+		Ja: fmt.Sprintf("%vの間に%d個のアドレスの%sへ接続を試み、%sは応答しなかった。", during, n, ports, lost),
+	}
+	switch v.rule {
+	case "scan.backscatter":
+		port := s.ports[0].key
+		title = finding.Text{En: fmt.Sprintf("%s answers forged connection attempts: it is under a SYN flood", addr), Ja: fmt.Sprintf("%sからの跳ね返りパケット: SYNフラッドを受けている模様", addr)}
+		why = finding.Text{
+			En: fmt.Sprintf("From port %d it answered %d addresses that had asked nothing. Whoever floods it forges these as senders.", port, n),
+			Ja: fmt.Sprintf("%d番ポートから、接続を試みていない%d個のアドレスに応答した。攻撃者がこれらを送信元に詐称している。", port, n),
+		}
+		return title, why
+	case "scan.survey":
+		title = finding.Text{En: fmt.Sprintf("Survey scan by %s (%s)", addr, v.survey), Ja: fmt.Sprintf("%sによる調査目的のスキャン(%s)", addr, v.survey)}
+		why.En += " Its address belongs to a known survey."
+		why.Ja += "既知の調査機関のアドレスである。"
+		return title, why
+	case "scan.vertical":
+		title = finding.Text{En: fmt.Sprintf("%s tries many ports of %s", addr, s.hosts[0]), Ja: fmt.Sprintf("%sが%sの多数のポートを試行", addr, s.hosts[0])}
+		why = finding.Text{
+			En: fmt.Sprintf("It tried %d ports of %s in %v.", linear(places(&s.spread), 256)+s.before, s.hosts[0], s.last.Sub(s.first).Round(time.Millisecond)),
+			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.last.Sub(s.first).Round(time.Millisecond), s.hosts[0], linear(places(&s.spread), 256)+s.before),
+		}
+		return title, why
+	case "scan.horizontal":
+		title = finding.Text{En: fmt.Sprintf("%s scans for %s", addr, ports), Ja: fmt.Sprintf("%sが%sをスキャン", addr, ports)}
+		return title, why
+	}
+	name := "an IoT bot without Mirai's mark"
+	nameJa := "Miraiの印のないIoTボット"
+	if v.known != nil {
+		name, nameJa = v.known.Name, v.known.Name
+	}
+	title = finding.Text{En: fmt.Sprintf("%s is infected: %s", addr, name), Ja: fmt.Sprintf("%sが感染: %s", addr, nameJa)}
+	say := func(en, ja string) { why.En += " " + en; why.Ja += ja }
+	if s.marked > 0 {
+		say(fmt.Sprintf("%d of its SYNs bear Mirai's mark: the sequence number is the destination address.", s.marked),
+			fmt.Sprintf("SYN %d個にMiraiの印(シーケンス番号=宛先アドレス)がある。", s.marked))
+	}
+	if s.quotes > 0 {
+		say(fmt.Sprintf("%d ICMP errors quote SYNs of it with that mark.", s.quotes), fmt.Sprintf("その印を持つSYNを引用するICMPエラーが%d個ある。", s.quotes))
+	}
+	if l := v.likelihood; l.usual && l.ports >= certain {
+		say("One in ten of its probes goes to 2323, as Mirai's do.", "試行の1割が2323番宛てで、Miraiの比率と一致する。")
+	}
+	if v.likelihood.ranges >= certain {
+		say("None went into the ranges that Mirai leaves out.", "Miraiが避けるアドレス範囲への試行は皆無である。")
+	}
+	if s.exploit != nil {
+		say(fmt.Sprintf("It sent the exploit %s to port %d.", s.exploit.Variant, s.exploit.Port), fmt.Sprintf("%d番ポートへエクスプロイト%sを送信した。", s.exploit.Port, s.exploit.Variant))
+	}
+	if p := count256(&s.peers); p >= minPeers {
+		say(fmt.Sprintf("It speaks to about %d peers by UDP from one port.", p), fmt.Sprintf("単一のUDPポートから約%d個のピアと通信している。", p))
+	}
+	if v.known != nil && !v.known.Floods {
+		say("This family has not been seen to take part in floods.", "このファミリーがDDoS攻撃に加わった例は知られていない。")
+	}
+	return title, why
+}
+
+type text struct{ doc, next, falsePositives finding.Text }
+
+var outside = finding.Text{
+	En: "It is not yours. Count it for the trend, and watch which of your addresses answered it: those are the next.",
+	Ja: "自網の端末ではありません。動向として計上し、応答した自網アドレス(次に感染する可能性がある端末)を確認してください。",
+}
+
+var texts = map[string]text{
+	"iotbot.scan": {
+		doc: finding.Text{En: "An infected device that looks for others.", Ja: "他の機器を探索している感染端末。"},
+		next: finding.Text{
+			En: "Find the subscriber by address, port and time, and send the infection notice: power the device off and on, change its password and update it before it is back online; a port that looks closed proves nothing. Until then limit outgoing telnet and the ports named here.",
+			Ja: "アドレス・ポート・時刻から契約者を特定し、注意喚起を送ってください(電源の再投入、再接続前のパスワード変更とファームウェア更新)。ポートが閉じて見えても感染していない証拠にはなりません。それまでの間、外向きのtelnetと挙げたポートを制限します。",
+		},
+		falsePositives: finding.Text{
+			En: "A researcher or an administrator behind a subscriber line who scans on purpose; a monitoring system whose many targets are down. Make an exception with an owner and an end.",
+			Ja: "加入者回線から意図的にスキャンする研究者や管理者、監視対象の多くが停止している監視システム。担当者と期限を付けて例外に登録してください。",
+		},
+	},
+	"scan.horizontal": {
+		doc: finding.Text{En: "A host that tries a service on many addresses.", Ja: "多数のアドレスの同一サービスを試行するホスト。"},
+		next: finding.Text{
+			En: "If it is a subscriber's, treat it as a compromised computer: find it and notify the subscriber. If it comes from outside, see which of your hosts answered, and whether the service should be reachable at all.",
+			Ja: "加入者の端末であれば侵害された可能性があるものとして契約者に連絡してください。外部からであれば、応答した自網ホストと、そのサービスを公開する必要性を確認してください。",
+		},
+		falsePositives: finding.Text{
+			En: "Configuration management that logs in to many hosts of which most are down; crawlers on unusual ports.",
+			Ja: "多数のホストへログインする構成管理ツール(大半が停止中の場合)、特殊なポートのクローラ。",
+		},
+	},
+	"scan.vertical": {
+		doc: finding.Text{En: "A host that tries many ports of one other.", Ja: "1台のホストの多数のポートを試行するホスト。"},
+		next: finding.Text{
+			En: "Ask the target's owner whether it was ordered. If not, see which ports answered and what followed.",
+			Ja: "対象の管理者に、依頼したスキャンかどうかを確認してください。そうでなければ、応答したポートとその後の通信を調べてください。",
+		},
+		falsePositives: finding.Text{En: "Security audits; a client that falls back from port to port.", Ja: "セキュリティ診断、ポートを順に試すクライアント。"},
+	},
+	"scan.survey": {
+		doc:            finding.Text{En: "A known survey of the whole internet.", Ja: "インターネット全体を対象とする既知の調査スキャン。"},
+		next:           finding.Text{En: "Nothing. Leave it out of statistics about attacks.", Ja: "対応不要です。攻撃の統計から除外してください。"},
+		falsePositives: finding.Text{En: "An address that the survey has given up.", Ja: "調査機関が手放したアドレス。"},
+	},
+	"scan.backscatter": {
+		doc: finding.Text{En: "A host elsewhere answers your addresses because somebody floods it with forged sources.", Ja: "送信元を詐称した攻撃の被害者から、自網アドレスへ届く跳ね返りパケット。"},
+		next: finding.Text{
+			En: "Your addresses are not the attackers; say so when somebody complains. The address named here is a victim: its network may want to know.",
+			Ja: "自網のアドレスは攻撃元ではありません(苦情があればそう説明できます)。ここに挙げたアドレスは被害者であり、そのネットワークへの連絡を検討してください。",
+		},
+		falsePositives: finding.Text{En: "A server whose clients' requests leave by a way that nobody watches.", Ja: "往路が観測されない経路を通るサーバ。"},
+	},
+}
+
+// Spec describes the detector.
+var Spec = detect.Spec{
+	Name: "iotbot", Version: version,
+	Rules:        rules(),
+	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
+	Source:       "jgamblin/Mirai-Source-Code at 4889a6f; Antonakakis et al. 2017; Jung et al., Fast Portscan Detection Using Sequential Hypothesis Testing, 2004; Moore et al., Inferring Internet Denial-of-Service Activity, 2001; Whang et al. 1990",
+	Requirements: []string{"R24", "R35", "R36", "R37", "R46", "R57", "R120", "R121", "R122", "R127"},
+	Config:       defaults,
+	New:          newDetector,
+}
+
+func rules() (list []detect.Rule) {
+	for _, name := range []string{"iotbot.scan", "scan.horizontal", "scan.vertical", "scan.survey", "scan.backscatter"} {
+		t := texts[name]
+		attack := []string{"T1046", "T1595.001"}
+		if name == "scan.backscatter" {
+			attack = []string{"T1498.001"}
+		}
+		list = append(list, detect.Rule{Name: name, Doc: t.doc, Next: t.next, FalsePositives: t.falsePositives, Attack: attack})
+	}
+	return list
+}
