@@ -28,7 +28,7 @@ type verdict struct {
 func (d *Detector) judge(s *suspect, report func(*finding.Finding)) {
 	total := s.probes + s.quotes
 	if s.reported() {
-		if d.devices(s, report); total < 4*s.reportedN && s.last.Sub(s.reportedAt) < d.cfg.Update {
+		if d.devices(s, report); 2*total < 3*s.judgedN && s.last.Sub(s.reportedAt) < d.cfg.Update {
 			return
 		}
 	} else if s.marked+s.quotes == 0 && s.exploit == nil && total > 64 && total%8 != 0 {
@@ -42,8 +42,13 @@ func (d *Detector) judge(s *suspect, report func(*finding.Finding)) {
 		s.id = finding.NewID("iotbot", s.addr, "", s.start)
 		s.said = s.last
 	}
-	s.judged, s.reportedAt, s.reportedN = v, s.last, total
-	report(d.finding(s, false))
+	// Said again when it has become something else, or much more of the same.
+	was := s.judged
+	s.judged, s.judgedN = v, total
+	if v.rule != was.rule || v.family != was.family || v.wave != was.wave || total >= 4*s.reportedN || s.last.Sub(s.reportedAt) >= d.cfg.Update {
+		s.reportedAt, s.reportedN = s.last, total
+		report(d.finding(s, false))
+	}
 }
 
 // devices reports further devices behind an address that is reported.

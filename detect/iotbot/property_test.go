@@ -81,8 +81,8 @@ func TestExcludedRanges(t *testing.T) {
 				syn(&b, host, a, 23, 40, at)
 			}
 			d.Detect(&b, func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
-			d.Advance(at+event.Time(48e13), func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
 		}
+		d.Advance(start+event.Time(48e13), func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
 		for _, f := range last {
 			if f == "mirai" {
 				n++

@@ -64,7 +64,8 @@ type suspect struct {
 	judged     verdict
 	said       event.Time
 	reportedAt event.Time
-	reportedN  int
+	reportedN  int // attempts when it was reported
+	judgedN    int // and when it was judged, last
 }
 
 const suspectSize = int(unsafe.Sizeof(suspect{})) + 300
