@@ -131,7 +131,7 @@ func TestFuzzTargets(t *testing.T) {
 	needs, has := map[string]string{}, map[string]bool{}
 	goFiles(t, func(path string, test bool) {
 		dir := filepath.Dir(path)
-		if !strings.HasPrefix(dir, "source/") && !strings.HasPrefix(dir, "detect/iotbot") {
+		if !strings.HasPrefix(dir, "source/") && !strings.HasPrefix(dir, "detect/botnet") {
 			return
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)

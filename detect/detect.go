@@ -27,8 +27,12 @@ type Detector interface {
 
 	// Advance tells the detector that no record seen before now will come, so
 	// that it can say what has ended, and forget. It is called about once a
-	// second of event time, and once at the end of input.
+	// second of event time.
 	Advance(now event.Time, report func(*finding.Finding))
+
+	// Finish reports the latest numbers of what goes on, once, when the input has
+	// ended. Nothing is over because the input is.
+	Finish(report func(*finding.Finding))
 
 	// Usage returns how much state the detector holds.
 	Usage() Usage

@@ -358,7 +358,10 @@ func (s *lane) loop() {
 	}
 	end := event.Time(s.stats.clock.Load()) + 1
 	for i := range s.detectors {
-		s.guard(i, func(d detect.Detector) { d.Advance(end, s.found) })
+		s.guard(i, func(d detect.Detector) {
+			d.Advance(end, s.found)
+			d.Finish(s.found)
+		})
 	}
 	s.noteUsage()
 	s.tellClock(end)

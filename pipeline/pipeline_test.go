@@ -88,7 +88,8 @@ func (d *counter) Detect(b *event.Batch, report func(*finding.Finding)) {
 func (d *counter) Advance(now event.Time, _ func(*finding.Finding)) {
 	d.advances = append(d.advances, now)
 }
-func (d *counter) Usage() detect.Usage { return detect.Usage{Entries: len(d.src) + len(d.dst)} }
+func (d *counter) Finish(func(*finding.Finding)) {}
+func (d *counter) Usage() detect.Usage           { return detect.Usage{Entries: len(d.src) + len(d.dst)} }
 
 type knobs struct{ Fail bool }
 
@@ -241,6 +242,7 @@ func BenchmarkPipeline(b *testing.B) {
 
 type nothing struct{}
 
+func (nothing) Finish(func(*finding.Finding))               {}
 func (nothing) Detect(*event.Batch, func(*finding.Finding)) {}
 func (nothing) Advance(event.Time, func(*finding.Finding))  {}
 func (nothing) Usage() detect.Usage                         { return detect.Usage{} }
@@ -255,6 +257,7 @@ func (seen) Detect(b *event.Batch, report func(*finding.Finding)) {
 	}
 }
 func (seen) Advance(event.Time, func(*finding.Finding)) {}
+func (seen) Finish(func(*finding.Finding))              {}
 func (seen) Usage() detect.Usage                        { return detect.Usage{} }
 
 // A detector with Select is alone, sees what it selects of all shards' hosts in

@@ -3,6 +3,7 @@ package all
 
 import (
 	"noroshi/detect"
+	"noroshi/detect/botnet"
 	"noroshi/detect/flood"
 	"noroshi/detect/iotbot"
 )
@@ -11,4 +12,5 @@ import (
 var Specs = []*detect.Spec{
 	&flood.Spec,
 	&iotbot.Spec,
+	&botnet.Spec,
 }

@@ -205,7 +205,8 @@ func (c *testCase) play(t *testing.T, spec *detect.Spec, shards int, single bool
 		}
 	}
 	for _, d := range ds {
-		d.Advance(last.Add(time.Hour), report)
+		d.Finish(report)
+		d.Advance(last.Add(24*time.Hour), report)
 	}
 	return got
 }

@@ -44,8 +44,8 @@ type Config struct {
 	Surveys []netip.Prefix `yaml:"surveys"`
 	// Update is how often a host that goes on is reported again.
 	Update time.Duration `yaml:"update"`
-	// MaxQuiet is how long a host must be silent, at most, to have stopped; a
-	// fast one has after 50 times its usual gap.
+	// MaxQuiet is how long a host must be silent, at most, to have stopped; one
+	// that was seen often has after 50 times its usual gap.
 	MaxQuiet time.Duration `yaml:"max_quiet"`
 	// MaxHosts and MaxSuspects bound memory: hosts that tried something (32
 	// octets each), and suspects (about 1 kB each).
@@ -56,7 +56,7 @@ type Config struct {
 func defaults() any {
 	return &Config{
 		MinTargets: 9, MinTargetsWeb: 200, MinTargetsOther: 100, MinPorts: 8, FailShare: 0.8, MinEchoes: 50,
-		Update: time.Minute, MaxQuiet: time.Hour, MaxHosts: 4_000_000, MaxSuspects: 131_072,
+		Update: time.Minute, MaxQuiet: 6 * time.Hour, MaxHosts: 4_000_000, MaxSuspects: 131_072,
 	}
 }
 
@@ -414,6 +414,19 @@ func (d *Detector) Advance(now event.Time, report func(*finding.Finding)) {
 			if s != nil {
 				d.suspected.set(&s.addr)
 			}
+		}
+	}
+}
+
+// Finish reports the latest numbers of hosts that go on.
+func (d *Detector) Finish(report func(*finding.Finding)) {
+	for _, s := range d.suspects {
+		if s == nil || !s.reported() {
+			continue
+		}
+		if v, ok := d.verdict(s); ok {
+			s.judged, s.reportedAt = v, s.last
+			report(d.finding(s, false))
 		}
 	}
 }

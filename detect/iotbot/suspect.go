@@ -98,14 +98,19 @@ func (s *suspect) seen(f *event.Flow) {
 	}
 }
 
-// quiet is how long silence means that the host has stopped.
+// quiet is how long silence means that the host has stopped: 50 of its usual
+// gaps, as far as those are known.
 func (s *suspect) quiet(c *Config) time.Duration {
 	n := s.probes + s.quotes
-	if n < 8 {
-		return c.MaxQuiet
+	least := 5 * time.Second
+	switch {
+	case n < 2 || !s.reported():
+		return min(tries, c.MaxQuiet)
+	case n < 8:
+		least = 10 * time.Minute
 	}
-	gap := s.last.Sub(s.start) / time.Duration(n)
-	return min(max(50*gap, 5*time.Second), c.MaxQuiet)
+	gap := s.last.Sub(s.start) / time.Duration(n-1)
+	return max(min(50*gap, c.MaxQuiet), least)
 }
 
 // probe enters an attempt to connect and reports whether its target was new.
