@@ -17,19 +17,18 @@ func (g *group) explain() {
 	if len(g.leads) == 0 {
 		return
 	}
-	rule := g.mostRule()
-	var lead *finding.Finding
+	lead := g.leads[0]
 	families := []string{}
 	for _, l := range g.leads {
 		if l.Family != "" {
 			families = union(families, []string{l.Family})
 		}
 		in.PeerCount = max(in.PeerCount, l.PeerCount, uint64(len(l.Peers)))
-		if l.Rule == rule && (lead == nil || weightier(l, lead) < 0) {
+		if n := g.countOf(l.Rule) - g.countOf(lead.Rule); n > 0 || n == 0 && l.Rule == lead.Rule && weightier(l, lead) < 0 {
 			lead = l
 		}
 	}
-	in.Kind, in.Family = rule, lead.Family
+	in.Kind, in.Family = lead.Rule, lead.Family
 	if in.Vectors = families; len(families) < 2 {
 		in.Vectors = nil
 	}
@@ -42,6 +41,16 @@ func (g *group) explain() {
 		in.Title.En += " (also " + others + ")"
 		in.Title.Ja += "(ほかに" + others + ")"
 	}
+}
+
+// countOf returns how many findings of a rule the incident has.
+func (g *group) countOf(rule string) int {
+	for _, c := range g.counts {
+		if c.rule == rule {
+			return c.n
+		}
+	}
+	return 0
 }
 
 // mostRule returns the rule with the most findings; of equals, the first seen.

@@ -495,13 +495,31 @@ func TestLeave(t *testing.T) {
 		len(b.NewMembers) != 1 || !b.NewMembers[0].Gone || b.NewMembers[0].Addr != nth(3) {
 		t.Errorf("after one left: %+v\n%+v", a, b)
 	}
+	server := bot(addr("203.0.113.7"), "mirai/c2", 31)
+	server.Subject.Role, server.Rule = "c2", "iotbot.c2"
+	server.Peers = []finding.Subject{finding.Host(nth(2), "bot", "")}
+	c.Add(server)                                 // joins the bot that is left
+	best := bot(nth(5), "mirai/telnet-5358/", 32) // the one that leads
+	best.Samples = 1000
+	c.Add(best)
+	moved := *best
+	moved.Cause.Key = "mirai/telnet/"
+	c.Add(&moved)
+	for _, in := range c.Changes() {
+		if in.Cause.Key == "mirai/telnet-5358/" && (in.Findings != 2 || in.Title.En == "") {
+			t.Errorf("after its leading finding left: %+v", in)
+		}
+	}
+	gone := *server
+	gone.Cause.Key = "mirai/telnet/"
+	c.Add(&gone)
 	again := bot(nth(2), "mirai/telnet-5358/", 10)
 	again.Cause.Key = "mirai/telnet/"
 	c.Add(again)
 	for _, in := range c.Changes() {
 		switch in.Cause.Key {
 		case "mirai/telnet/":
-			if in.Members != 3 || in.State != New {
+			if in.Members != 5 || in.State != New {
 				t.Errorf("%+v", in)
 			}
 		default:
