@@ -217,6 +217,11 @@ func FuzzReader(f *testing.F) {
 	f.Add(cat(section(bigEndian), anInterface(bigEndian), enhanced(bigEndian, 0, 1, data)))
 	var gz bytes.Buffer
 	f.Add(compress(f, gzip.NewWriter(&gz), &gz, pcap(le, 0xa1b2c3d4, 0, 5, data)))
+	var zs, xzs bytes.Buffer
+	zw, _ := zstd.NewWriter(&zs)
+	xw, _ := xz.NewWriter(&xzs)
+	f.Add(compress(f, zw, &zs, pcap(le, 0xa1b23c4d, 0, 5, data)))
+	f.Add(compress(f, xw, &xzs, pcap(le, 0xa1b2c3d4, 0, 5, data)))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		read := func() (n, octets int, err error) {
 			r, err := NewReader(io.LimitReader(bytes.NewReader(file), 1<<20))
@@ -231,6 +236,9 @@ func FuzzReader(f *testing.F) {
 				}
 				if p.Wire < len(p.Data) {
 					t.Fatalf("%d octets captured of %d", len(p.Data), p.Wire)
+				}
+				if cap(r.buf) > maxBlock || len(r.interfaces) > maxInterfaces {
+					t.Fatalf("a buffer of %d octets, %d interfaces", cap(r.buf), len(r.interfaces))
 				}
 				n, octets = n+1, octets+len(p.Data)
 			}

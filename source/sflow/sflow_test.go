@@ -416,11 +416,15 @@ func FuzzDecode(f *testing.F) {
 		if got := counts(d); got["flows"] != uint64(n) {
 			t.Fatalf("counts %v", got)
 		}
+		if len(d.agents) > 1 || d.sources > maxSources || b.TextLen() > 2*len(p) {
+			t.Fatalf("%d agents, %d data sources, %d octets of text", len(d.agents), d.sources, b.TextLen())
+		}
 		if IsDatagram(p) && err != nil && !errors.Is(err, ErrSample) {
 			t.Fatalf("recognised, and then %v", err)
 		}
 		for i := range b.Flows {
-			if f := &b.Flows[i]; f.First != arrival || f.Seen != arrival || f.Packets != uint64(max(f.Sampling, 1)) {
+			if f := &b.Flows[i]; f.First != arrival || f.Last != arrival || f.Seen != arrival || f.Packets != uint64(max(f.Sampling, 1)) ||
+				int(f.Payload.Off)+int(f.Payload.Len) > b.TextLen() {
 				t.Fatalf("flow %+v", f)
 			}
 		}
