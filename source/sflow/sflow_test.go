@@ -176,6 +176,37 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
+// Where an interface samples both ways, or its neighbour samples too, detectors
+// must know who saw the packet leave.
+func TestEgress(t *testing.T) {
+	const several = 2<<30 | 3
+	for _, c := range []struct {
+		source, in, out uint32
+		want            bool
+	}{
+		{3, 3, 4, false}, {4, 3, 4, true}, {3, 3, 3, false}, {9, 3, 4, false}, {9, 3, several, true}, {3, 3, several, false},
+		{3, 0x3fffffff, 4, false}, {4, 0x3fffffff, 4, true}, {1<<24 | 4, 3, 4, false}, // VLAN 4
+	} {
+		p := datagram(1, tagged(flowSample, words(1, c.source, 10, 0, 0, c.in, c.out, 1), raw(1, syn())))
+		if got := decode(t, NewDecoder(Config{}), p).Flows[0].Has(event.Egress); got != c.want {
+			t.Errorf("sampled at %#x from %#x to %#x: leaving %v", c.source, c.in, c.out, got)
+		}
+	}
+	expanded := tagged(expandedFlow, words(1, 0, 1<<30, 100, 0, 0, 0, 77, 0, 1<<30, 1), raw(11, syn()[14:]))
+	if b := decode(t, NewDecoder(Config{}), datagram(1, expanded)); !b.Flows[0].Has(event.Egress) {
+		t.Error("expanded: not seen leaving")
+	}
+}
+
+// A bot can write any length into its IP header; the switch says what it took.
+func TestLyingLength(t *testing.T) {
+	p := syn()
+	be.PutUint16(p[16:], 65535)
+	if f := decode(t, NewDecoder(Config{}), datagram(1, flow(1, 10, 0, raw(1, p)))).Flows[0]; f.Bytes != 540 {
+		t.Errorf("%d octets of a frame of 54, sampled 1 in 10", f.Bytes)
+	}
+}
+
 func TestBad(t *testing.T) {
 	good := datagram(1, flow(1, 10, 0, raw(1, syn())))
 	for _, c := range []struct {
