@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -131,14 +132,28 @@ func TestReader(t *testing.T) {
 			}
 		})
 	}
-	simple := cat(section(le), anInterface(le), block(le, blockSimple, words(le, uint32(len(data))), data))
+	// Simple packets have no time of their own, and the interface's limit.
+	limited := block(le, blockInterface, le.AppendUint16(nil, uint16(Raw)), make([]byte, 2), words(le, 24))
+	simple := cat(section(le), limited, enhanced(le, 0, 1000_000_005, data[:24]), block(le, blockSimple, words(le, uint32(len(data))), data[:24], []byte("pad!")))
 	r, err := NewReader(bytes.NewReader(simple))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var p Packet
-	if err := r.Next(&p); err != nil || !bytes.Equal(p.Data, data) {
+	if err := cmp.Or(r.Next(&p), r.Next(&p)); err != nil || !bytes.Equal(p.Data, data[:24]) || p.Wire != len(data) || p.Time != when {
 		t.Errorf("simple packet: %+v, %v", p, err)
+	}
+	// A link type may stand below flags about checksums, and a file may be
+	// compressed twice.
+	flagged := bytes.Clone(micro)
+	flagged[23] = 0x24
+	var once, twice bytes.Buffer
+	packed := compress(t, gzip.NewWriter(&twice), &twice, compress(t, gzip.NewWriter(&once), &once, flagged))
+	if r, err = NewReader(bytes.NewReader(packed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Next(&p); err != nil || p.Link != Raw || !bytes.Equal(p.Data, data) {
+		t.Errorf("link type with flags, compressed twice: %+v, %v", p, err)
 	}
 }
 
