@@ -136,6 +136,17 @@ func TestExporters(t *testing.T) {
 	}
 }
 
+// Some exporters get their lengths wrong; who is known to be one is believed.
+func TestKnownExporter(t *testing.T) {
+	crossing := record(3)
+	be.PutUint16(crossing[2:], 26) // the header's length ends within the set
+	file := capture(t, "", sent{1, udp(7, 999, template)}, sent{2, udp(7, 999, crossing)}, sent{3, udp(8, 999, crossing)})
+	got, err := read(t, New([]string{"-"}, Config{Stdin: bytes.NewReader(file), Keep: -1}))
+	if want := []string{"02 10.0.0.3", "03 192.0.2.8"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %q, want %q", err, got, want)
+	}
+}
+
 // An exporter's address may send other things too.
 func TestNotAnExport(t *testing.T) {
 	file := capture(t, "", sent{1, udp(7, 999, template)}, sent{2, udp(7, 999, []byte("sixteen octets and more"))})
