@@ -190,6 +190,11 @@ func TestFields(t *testing.T) {
 	if f, b := one(ip4(17, 0, udp([]byte("hello")), []byte("more than UDP says"))); b.Text(f.Payload) != "hello" {
 		t.Errorf("payload %q beyond UDP's length", b.Text(f.Payload))
 	}
+	forged := ip6(17, udp())
+	copy(forged[8:], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x01")
+	if f, _ := one(forged); f.Src != (event.Addr{}) || f.Dst == (event.Addr{}) {
+		t.Errorf("a forged mapped address is %v", f.Src)
+	}
 	six := ip6(17, udp(make([]byte, 1400)))
 	if f, _ := one(cat(six[:4], u16(0), six[6:])); f.Bytes != 1448 {
 		t.Errorf("IPv6 length left to the link: %d octets", f.Bytes)
