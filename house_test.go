@@ -31,7 +31,7 @@ var mayImport = map[string]string{
 	"scenario":        "event finding incident network pipeline source detect",
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
-	"bench":           "",
+	"bench":           "event finding network detect pipeline source",
 	"internal/config": "event network detect source",
 }
 

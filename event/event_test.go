@@ -91,6 +91,13 @@ func TestAppendLine(t *testing.T) {
 	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp loud")
 	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp ttl=256")
 	bad("flow yesterday 10.0.0.5 > 192.0.2.1:23 tcp S")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S x1048577")
+	bad("flow +0s 10.0.0.5 > 192.0.2.[0-255]:23 tcp S x4097")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S -2s")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S late=-1s")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S 99999h")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S x1000 /8760h")
+	bad("flow +0s 10.0.0.5 > 192.0.2.1:23 tcp S payload=" + strings.Repeat("00", MaxPayload+1))
 }
 
 // Each side of a flow is dealt exactly once, and prefixes stay together.

@@ -19,7 +19,8 @@ import (
 // The time is an offset from start and is First. [m-n] in the last number of an
 // IPv4 address stands for that many events; in the port, [m-n] cycles through
 // the ports. "xN" repeats the whole, "/10ms" is the step from each event to the
-// next (default 1ms). Words after the destination, in any order:
+// next (default 1ms). One line is at most [MaxLineEvents] events. Words after the
+// destination, in any order:
 //
 //	tcp udp icmp icmp6 gre esp proto=N   protocol
 //	S SA A R RA PA FA FPA SFPA SEW none  TCP flags: letters of FSRPAUEW
@@ -39,12 +40,16 @@ func (b *Batch) AppendLine(line string, start Time) error {
 	return nil
 }
 
+// MaxLineEvents bounds the events of one line: a slip of the finger must not
+// fill the memory.
+const MaxLineEvents = 1 << 20
+
 func (b *Batch) appendLine(line string, start Time) error {
 	w := strings.Fields(line)
 	if len(w) < 6 || w[0] != "flow" || w[3] != ">" {
 		return errors.New("want a flow as in: flow +time src > dst proto")
 	}
-	at, err := time.ParseDuration(strings.TrimPrefix(w[1], "+"))
+	at, err := parseSpan(strings.TrimPrefix(w[1], "+"), -maxSpan)
 	if err != nil {
 		return err
 	}
@@ -63,8 +68,17 @@ func (b *Batch) appendLine(line string, start Time) error {
 			return fmt.Errorf("%q: %w", w, err)
 		}
 	}
-	payload := b.AddText(o.payload)
-	o.f.Payload = payload
+	if len(o.payload) > MaxPayload {
+		return fmt.Errorf("payload of %d octets; at most %d are kept", len(o.payload), MaxPayload)
+	}
+	events := o.repeat * max(src.addrs, dst.addrs)
+	if events > MaxLineEvents {
+		return fmt.Errorf("%d events; at most %d in one line", events, MaxLineEvents)
+	}
+	if events > 1 && o.step > maxSpan/time.Duration(events) {
+		return fmt.Errorf("%d steps of %v are longer than %v", events, o.step, maxSpan)
+	}
+	o.f.Payload = b.AddText(o.payload)
 	n := 0
 	for range o.repeat {
 		for i := range max(src.addrs, dst.addrs) {
@@ -143,7 +157,7 @@ func (o *lineOptions) word(w string) (err error) {
 			o.icmp |= uint16(number(c, 8))
 		}
 	case hasValue && key == "late":
-		o.late, err = time.ParseDuration(value)
+		o.late, err = parseSpan(value, 0)
 	case hasValue && key == "payload":
 		o.payload, err = hex.DecodeString(value)
 		o.f.Marks |= OnePacket
@@ -154,7 +168,7 @@ func (o *lineOptions) word(w string) (err error) {
 	case strings.HasPrefix(w, "1:"):
 		o.f.Sampling = uint32(number(w[2:], 32))
 	case strings.HasPrefix(w, "/"):
-		o.step, err = time.ParseDuration(w[1:])
+		o.step, err = parseSpan(w[1:], 0)
 	case strings.HasPrefix(w, "x"):
 		o.repeat = int(number(w[1:], 31))
 	case strings.HasSuffix(w, "p"):
@@ -162,9 +176,21 @@ func (o *lineOptions) word(w string) (err error) {
 	case strings.HasSuffix(w, "B"):
 		o.f.Bytes = number(w[:len(w)-1], 64)
 	default:
-		o.duration, err = time.ParseDuration(w)
+		o.duration, err = parseSpan(w, 0)
 	}
 	return err
+}
+
+// maxSpan is the longest duration that a line may name: ten years.
+const maxSpan = 87600 * time.Hour
+
+// parseSpan parses a duration from lo to maxSpan.
+func parseSpan(s string, lo time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err == nil && (d < lo || d > maxSpan) {
+		err = fmt.Errorf("not from %v to %v", lo, maxSpan)
+	}
+	return d, err
 }
 
 func parseFlags(w string) (flags uint8, ok bool) {

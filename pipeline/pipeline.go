@@ -369,13 +369,15 @@ func (s *lane) loop() {
 
 // guard calls f with the i-th detector. One that panics is replaced by a new
 // one: hostile input that finds a mistake in one detector must not end the
-// others. What it knew is lost, which the counter and the log say.
+// others. What it knew is lost, which the counter says, and the log of the 1st,
+// 2nd, 4th, 8th ... time.
 func (s *lane) guard(i int, f func(detect.Detector)) {
 	defer func() {
 		if why := recover(); why != nil {
-			s.stats.panics.Add(1)
-			spec := s.specs[i].Spec
-			slog.Error("detector failed and begins anew", "detector", spec.Name, "shard", s.index, "why", why, "stack", string(debug.Stack()))
+			if n := s.stats.panics.Add(1); n&(n-1) == 0 {
+				slog.Error("detector failed and begins anew", "detector", s.specs[i].Spec.Name, "shard", s.index,
+					"times", n, "why", why, "stack", string(debug.Stack()))
+			}
 			s.detectors[i], _ = s.make(s.specs[i])
 		}
 	}()

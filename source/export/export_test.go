@@ -6,10 +6,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"noroshi/event"
 	"noroshi/source"
+	"noroshi/source/netflow"
+	"noroshi/source/sflow"
 )
 
 var (
@@ -106,17 +110,50 @@ func TestTemplatesFile(t *testing.T) {
 	}
 }
 
+// Whatever two datagrams hold: the number returned is appended and counted, the
+// flows are whole, memory is what the input can justify, and the same again gives
+// the same.
 func FuzzDecode(f *testing.F) {
 	for _, p := range [][]byte{v5, template, data, sampled} {
 		f.Add(p, data)
+		f.Add(data, p)
 	}
 	f.Fuzz(func(t *testing.T, p, q []byte) {
-		d := NewDecoder(Config{})
-		for _, x := range [][]byte{p, q, p} {
-			var b event.Batch
-			if n, _ := d.Decode(x, router, arrival, &b); n > b.Len() {
-				t.Fatalf("says %d flows and appends %d", n, b.Len())
+		run := func() (d *Decoder, all event.Batch) {
+			d = NewDecoder(Config{NetFlow: netflow.Config{MaxExporters: 2, MaxTemplates: 8, PendingBytes: 2048}, SFlow: sflow.Config{MaxAgents: 2}})
+			for i, x := range [][]byte{p, q, p} {
+				var b event.Batch
+				seen := arrival.Add(time.Duration(i) * time.Second)
+				n, err := d.Decode(x, router, seen, &b)
+				if n != b.Len() || n > 2*(len(p)+len(q)+2048) || b.TextLen() > 2*len(x) {
+					t.Fatalf("says %d flows and appends %d with %d octets of text", n, b.Len(), b.TextLen())
+				}
+				if IsDatagram(x) && (errors.Is(err, ErrProtocol) || errors.Is(err, netflow.ErrVersion) || errors.Is(err, sflow.ErrVersion)) {
+					t.Fatalf("recognised, and then %v", err)
+				}
+				for i := range b.Flows {
+					fl := &b.Flows[i]
+					if fl.First > fl.Last || fl.Last > fl.Seen || fl.Seen != seen || int(fl.Payload.Off)+int(fl.Payload.Len) > b.TextLen() {
+						t.Fatalf("flow %+v", *fl)
+					}
+				}
+				all.Append(&b)
 			}
+			return d, all
+		}
+		d, b := run()
+		flows := uint64(0)
+		for c := range d.Counts() {
+			if c.Name == "flows" && c.Reason == "" {
+				flows += c.Value
+			}
+		}
+		if flows != uint64(b.Len()) {
+			t.Fatalf("counts %d flows and appends %d", flows, b.Len())
+		}
+		again, c := run()
+		if !slices.Equal(b.Flows, c.Flows) || !slices.Equal(slices.Collect(d.Counts()), slices.Collect(again.Counts())) {
+			t.Fatal("decoding twice gives two results")
 		}
 	})
 }

@@ -132,6 +132,9 @@ func TestElements(t *testing.T) {
 		{"biflow", with(key4, field{1, 4}, field{2, 4}, field{6, 1}, field{reverse(1), 4}, field{reverse(2), 4}, field{reverse(6), 1}, field{10, 2}, field{14, 2}),
 			rec(hosts, uint32(180), uint32(3), uint8(event.SYN), uint32(40), uint32(1), uint8(event.RST|event.ACK), uint16(1), uint16(2)),
 			[]string{at + "192.0.2.5:4000 > 198.51.100.1:80 tcp S 3p 180B", at + "198.51.100.1:80 > 192.0.2.5:4000 tcp RA 1p 40B reverse"}},
+		{"biflow whose answer has only packets", with(key4, field{1, 4}, field{2, 4}, field{reverse(2), 4}),
+			rec(hosts, uint32(180), uint32(3), uint32(2)),
+			[]string{at + "192.0.2.5:4000 > 198.51.100.1:80 tcp none 3p 180B", at + "198.51.100.1:80 > 192.0.2.5:4000 tcp none 2p 0B reverse"}},
 		{"biflow without an answer", with(key4, field{1, 4}, field{reverse(1), 4}),
 			rec(hosts, uint32(180), uint32(0)),
 			[]string{at + "192.0.2.5:4000 > 198.51.100.1:80 tcp none 0p 180B"}},
@@ -147,6 +150,7 @@ func TestElements(t *testing.T) {
 		{"both sides' sum and the responder's part: the sum", with(key4, field{1, 4}, field{232, 4}),
 			rec(hosts, uint32(180), uint32(80)),
 			[]string{at + "192.0.2.5:4000 > 198.51.100.1:80 tcp none 0p 180B"}},
+		{"firewall: alert", with(key4, field{233, 1}, field{1, 4}), rec(hosts, uint8(4), uint32(60)), nil},
 		{"firewall: created, denied", with(key4, field{233, 1}, field{231, 4}, field{232, 4}),
 			rec(hosts, uint8(1), uint32(60), uint32(0), hosts, uint8(3), uint32(60), uint32(0)), nil},
 		{"firewall: deleted, with volume and without", with(key4, field{233, 1}, field{231, 4}, field{232, 4}),
@@ -186,6 +190,47 @@ func TestElements(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
 			}
 		})
+	}
+}
+
+// The other direction of a biflow has everything the other way round.
+func TestBiflowTurns(t *testing.T) {
+	d := NewDecoder(exact)
+	var b event.Batch
+	fields := with(key4, field{1, 4}, field{reverse(1), 4}, field{10, 4}, field{14, 4}, field{16, 4}, field{17, 4})
+	d.Decode(ipfixDatagram(0, 0, set(2, tpl(256, fields...)), set(256, hosts, rec(uint32(180), uint32(40), uint32(1), uint32(2), uint32(64496), uint32(64497)))), router, arrival, &b)
+	if len(b.Flows) != 2 {
+		t.Fatalf("%d flows", len(b.Flows))
+	}
+	f, back := b.Flows[0], b.Flows[1]
+	if f.InIf != 1 || f.OutIf != 2 || f.SrcAS != 64496 || f.DstAS != 64497 {
+		t.Errorf("forward: %+v", f)
+	}
+	if back.InIf != 2 || back.OutIf != 1 || back.SrcAS != 64497 || back.DstAS != 64496 || back.Src != f.Dst || back.Dst != f.Src || back.SrcPort != f.DstPort {
+		t.Errorf("backward: %+v", back)
+	}
+}
+
+// The difference to an exporter's clock is the smallest seen, until the clock is
+// set.
+func TestClock(t *testing.T) {
+	const s, hour = event.Time(1e9), event.Time(3600e9)
+	type o struct{ off, want event.Time } // ours less theirs in one datagram; what is added
+	for _, c := range []struct {
+		name string
+		o    []o
+	}{
+		{"agrees", []o{{0, 0}, {9 * s, 0}, {-9 * s, 0}}},
+		{"an hour behind, with delays", []o{{hour + s, hour + s}, {hour + 2*s, hour + s}, {hour, hour}, {hour + s, hour}}},
+		{"set back by an hour, then right again", []o{{0, 0}, {hour, hour}, {hour + s, hour}, {s, 0}}},
+		{"ahead", []o{{-hour, -hour}, {-hour + s, -hour}}},
+	} {
+		var k clock
+		for i, o := range c.o {
+			if got := k.shift(10*hour, 10*hour-o.off); got != o.want {
+				t.Errorf("%s: datagram %d: %v is added, want %v", c.name, i, time.Duration(got), time.Duration(o.want))
+			}
+		}
 	}
 }
 

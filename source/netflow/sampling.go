@@ -87,6 +87,9 @@ func (d *Decoder) learn(dom *domain, x *extra, at event.Time) {
 func (d *Decoder) remember(dom *domain, k samplerKey, t told) {
 	s, e := &dom.sampling, dom.exporter
 	if _, known := s.of[k]; !known {
+		if d.samplers >= maxAllSamplers {
+			d.sweep(t.at)
+		}
 		if e.samplers >= maxSamplers || d.samplers >= maxAllSamplers {
 			dom.counts.add(samplersRefused, 1)
 			return

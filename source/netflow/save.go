@@ -234,7 +234,7 @@ func (d *Decoder) restoreTemplate(dom *domain, l *lineTemplate, seen event.Time)
 		}
 		def.fields = append(def.fields, field{element(f[0])<<16 | element(f[1]), uint16(f[2])})
 	}
-	t := d.newTemplate(dom, &def)
+	t := d.newTemplate(dom, &def, seen)
 	if t == nil {
 		return ErrTemplate
 	}

@@ -59,6 +59,8 @@ func TestSampling(t *testing.T) {
 		{"nobody says", Config{}, [][]byte{ipfixDatagram(0, 0, set(2, tpl(256, plain...)), set(256, volume))}, 0},
 		{"v5 header", Config{}, [][]byte{v5Datagram(0, 1<<14|100, 1)}, 100},
 		{"v5 header says zero", Config{}, [][]byte{v5Datagram(0, 1<<14, 1)}, 0},
+		{"what the exporter's options said before the v5 header", Config{}, [][]byte{
+			ipfixDatagram(0, 1, set(3, optionsTpl10(300, 1, field{149, 4}, field{34, 4})), whole(uint32(1), uint32(64))), v5Datagram(0, 100, 1)}, 64},
 		{"the operator before the v5 header", Config{Sampling: override}, [][]byte{v5Datagram(0, 100, 1)}, 7},
 		{"the operator before the record", Config{Sampling: override}, [][]byte{ipfixDatagram(0, 0, set(2, tpl(256, with(plain, field{34, 4})...)), set(256, volume, rec(uint32(50))))}, 7},
 		{"record, 34", Config{}, [][]byte{ipfixDatagram(0, 0, set(2, tpl(256, with(plain, field{34, 4})...)), set(256, volume, rec(uint32(50))))}, 50},
@@ -124,7 +126,7 @@ func TestSampling(t *testing.T) {
 			}
 			f := &b.Flows[0]
 			bytes, packets := uint64(60), uint64(2)
-			if be.Uint16(c.p[0]) == v5 {
+			if be.Uint16(c.p[len(c.p)-1]) == v5 {
 				bytes, packets = 1500, 3
 			}
 			rate := uint64(max(c.want, 1))
@@ -257,6 +259,19 @@ func TestHeld(t *testing.T) {
 	checkCounted(t, d, "sets, held for template: 3")
 }
 
+// A flow that waited can't have ended after it was exported, whenever it becomes
+// readable.
+func TestHeldTimes(t *testing.T) {
+	d := NewDecoder(exact)
+	var b event.Batch
+	ahead := rec(hosts, uint32(uptime+1000), uint32(uptime+5000))
+	d.Decode(v9Datagram(1, 0, set(256, ahead)), router, arrival, &b)
+	d.Decode(v9Datagram(2, 0, set(0, tpl(256, with(key4, field{22, 4}, field{21, 4})...))), router, arrival.Add(time.Minute), &b)
+	if f := b.Flows[0]; f.Last != arrival || f.First != arrival.Add(-4*time.Second) || f.Seen != arrival.Add(time.Minute) {
+		t.Errorf("first %v, last %v, seen %v", f.First, f.Last, f.Seen)
+	}
+}
+
 func TestHeldIsBounded(t *testing.T) {
 	const room = 4 * (heldOverhead + lead + 21)
 	d := NewDecoder(Config{PendingBytes: room, PendingAge: time.Minute})
@@ -360,15 +375,52 @@ func TestTemplatesAreBounded(t *testing.T) {
 			d.Decode(ipfixDatagram(0, 0, set(2, tpl(256+id, field{8, 4}))), from, arrival, &b)
 		}
 	}
+	// Announced again, the older of the last's two is now the younger.
+	last := event.AddrOf4([4]byte{192, 0, 2, 3})
+	d.Decode(ipfixDatagram(0, 0, set(2, tpl(259, field{8, 4}), tpl(261, field{8, 4}))), last, arrival, &b)
 	late := event.AddrOf4([4]byte{192, 0, 2, 99})
 	if _, err := d.Decode(ipfixDatagram(0, 0, set(2, tpl(256, field{8, 4}))), late, arrival, &b); !errors.Is(err, ErrTemplate) {
 		t.Errorf("a template too many gives %v", err)
 	}
-	ids := d.exporters[event.AddrOf4([4]byte{192, 0, 2, 3})].domains[domainKey{ipfix, 0}].templates
-	if d.templates != 8 || len(ids) != 2 || ids[259] == nil || ids[260] == nil {
+	ids := d.exporters[last].domains[domainKey{ipfix, 0}].templates
+	if d.templates != 8 || len(ids) != 2 || ids[259] == nil || ids[261] == nil {
 		t.Errorf("%d templates in all, and of the last %v; want 8, and the latest two", d.templates, ids)
 	}
-	checkCounted(t, d, "templates, evicted: 12", "templates, no room: 1")
+	checkCounted(t, d, "templates, evicted: 13", "templates, no room: 1")
+}
+
+// Forged exporters that filled the room for templates and rates keep newcomers
+// out no longer than they are heard.
+func TestRoomComesBack(t *testing.T) {
+	d := NewDecoder(Config{MaxTemplates: 8})
+	var b event.Batch
+	announce := func(host byte, seen event.Time) error {
+		from := event.AddrOf4([4]byte{192, 0, 2, host})
+		_, err := d.Decode(ipfixDatagram(0, 0, set(2, tpl(256, field{8, 4}), tpl(257, field{8, 4}))), from, seen, &b)
+		return err
+	}
+	for host := range byte(4) {
+		announce(host, arrival)
+	}
+	if err := announce(99, arrival.Add(idle)); !errors.Is(err, ErrTemplate) {
+		t.Errorf("too soon: %v", err)
+	}
+	if err := announce(99, arrival.Add(idle+2*time.Second)); err != nil || d.templates != 2 {
+		t.Errorf("%v, %d templates", err, d.templates)
+	}
+	rates := NewDecoder(Config{})
+	rates.samplers = maxAllSamplers // as forged exporters of long ago would leave it
+	old := &domain{exporter: &exporter{domains: map[domainKey]*domain{}}, heard: arrival, sampling: sampling{of: map[samplerKey]told{}}}
+	old.exporter.domains[old.key] = old
+	for i := range uint64(maxAllSamplers) {
+		old.sampling.of[samplerKey{id: i}] = told{1, arrival}
+	}
+	rates.exporters[router], rates.domains = old.exporter, 1
+	later := arrival.Add(idle + time.Second)
+	rates.Decode(ipfixDatagram(0, 0, set(3, optionsTpl10(300, 1, field{302, 8}, field{34, 4})), set(300, rec(uint64(1), uint32(100)))), event.Addr{15: 1}, later, &b)
+	if rates.samplers != 1 || total(rates, samplersRefused) != 0 {
+		t.Errorf("%d samplers, %v", rates.samplers, counted(rates))
+	}
 }
 
 // Newcomers can't push out who is living; who is silent makes room.

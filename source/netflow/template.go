@@ -134,7 +134,7 @@ func (d *Decoder) announce(dom *domain, def *definition, h *header, b *event.Bat
 		dom.counts.add(templatesChanged, 1)
 		d.remove(old)
 	}
-	t := d.newTemplate(dom, def)
+	t := d.newTemplate(dom, def, h.arrived)
 	if t == nil {
 		return ErrTemplate
 	}
@@ -146,13 +146,13 @@ func (d *Decoder) announce(dom *domain, def *definition, h *header, b *event.Bat
 
 // newTemplate compiles a definition and keeps it, if it can have records and
 // there is room, else it returns nil.
-func (d *Decoder) newTemplate(dom *domain, def *definition) *template {
+func (d *Decoder) newTemplate(dom *domain, def *definition, seen event.Time) *template {
 	p := compile(def.fields, def.options)
 	if p.size == 0 || p.size > maxRecord {
 		dom.counts.add(templatesMalformed, 1)
 		return nil
 	}
-	if !d.makeRoom(dom) {
+	if !d.makeRoom(dom, seen) {
 		dom.counts.add(templatesRefused, 1)
 		return nil
 	}
@@ -168,9 +168,13 @@ func (d *Decoder) newTemplate(dom *domain, def *definition) *template {
 }
 
 // makeRoom drops the exporter's oldest template if it, or the Decoder, has as
-// many as are allowed, and reports whether there is room for one more.
-func (d *Decoder) makeRoom(dom *domain) bool {
+// many as are allowed, and reports whether there is room for one more. When the
+// Decoder is full, exporters long silent make room first.
+func (d *Decoder) makeRoom(dom *domain, seen event.Time) bool {
 	own := dom.exporter.announced
+	if d.templates >= d.cfg.MaxTemplates {
+		d.sweep(seen)
+	}
 	if d.templates < d.cfg.MaxTemplates && own.Len() < max(d.cfg.MaxTemplates/4, 1) {
 		return true
 	}

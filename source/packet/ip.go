@@ -62,7 +62,7 @@ func (d *datagram) parse6(p []byte, wire int) Reason {
 	if d.length == head && wire > head && p[6] != 59 {
 		d.length = wire
 	}
-	d.src, d.dst = event.Addr(p[8:24]), event.Addr(p[24:40])
+	d.src, d.dst = onWire(p[8:24]), onWire(p[24:40])
 	d.tos, d.ttl, d.proto = p[0]<<4|p[1]>>4, p[7], p[6]
 	p = p[:min(len(p), d.length)]
 	d.body, d.bodyLen = p[head:], d.length-head
@@ -97,6 +97,17 @@ func (d *datagram) parse6(p []byte, wire int) Reason {
 		}
 	}
 	return TooDeep
+}
+
+// onWire returns an address of an IPv6 header. IPv4-mapped ones exist only inside
+// hosts (RFC 4291, 2.5.5.2): a forged one must not pass for the IPv4 host it
+// names, and is unknown.
+func onWire(p []byte) event.Addr {
+	a := event.Addr(p)
+	if a.Is4() {
+		return event.Addr{}
+	}
+	return a
 }
 
 func (d *datagram) fragment(offset uint16, more bool) {

@@ -27,16 +27,23 @@ func TestDecode(t *testing.T) {
 		{"padding isn't payload", Ethernet, eth(0x0800, ip4(17, 0, udp()), make([]byte, 18)), plain},
 		{"VLAN", Ethernet, eth(0x8100, vlan(5, 0x0800, u4)), plain},
 		{"QinQ", Ethernet, eth(0x88a8, vlan(5, 0x8100, vlan(6, 0x86dd, u6))), six},
+		{"QinQ, older types", Ethernet, eth(0x9100, vlan(5, 0x9200, vlan(6, 0x0800, u4))), plain},
 		{"MPLS", Ethernet, eth(0x8847, label(false, label(true, u4))), plain},
+		{"MPLS, upstream-assigned", Ethernet, eth(0x8848, label(true, u4)), plain},
+		{"MPLS behind a VLAN", Ethernet, eth(0x8100, vlan(5, 0x8847, label(true, u6))), six},
 		{"MPLS pseudowire", Ethernet, eth(0x8847, label(true, make([]byte, 4), eth(0x0800, u4))), plain},
 		{"PPPoE", Ethernet, eth(0x8864, []byte{0x11, 0, 0, 1, 0, 50}, u16(0x0021), u4), plain},
 		{"PPPoE IPv6", Ethernet, eth(0x8864, []byte{0x11, 0, 0, 1, 0, 90}, u16(0x0057), u6), six},
+		{"PPPoE behind QinQ", Ethernet, eth(0x88a8, vlan(5, 0x8100, vlan(6, 0x8864, []byte{0x11, 0, 0, 1, 0, 50}, u16(0x0021), u4))), plain},
+		{"MPLS in PPP", PPP, cat(u16(0x0281), label(true, u4)), plain},
+		{"link type PPPoE", PPPoE, cat([]byte{0x11, 0, 0, 1, 0, 50}, u16(0x0021), u4), plain},
 		{"backbone bridging", Ethernet, eth(0x88e7, make([]byte, 4), eth(0x0800, u4)), plain},
 		{"802.3 with SNAP", Ethernet, eth(60, []byte{0xaa, 0xaa, 3, 0, 0, 0}, u16(0x0800), u4), plain},
 		{"802.3 with IP", Ethernet, eth(60, []byte{6, 6, 3}, u4, make([]byte, 8)), plain},
 		{"cooked", LinuxSLL, cat(make([]byte, 14), u16(0x0800), u4), plain},
 		{"cooked, tagged", LinuxSLL, cat(make([]byte, 14), u16(0x8100), vlan(1, 0x0800, u4)), plain},
 		{"cooked 2", LinuxSLL2, cat(u16(0x86dd), make([]byte, 18), u6), six},
+		{"cooked 2, tagged", LinuxSLL2, cat(u16(0x8100), make([]byte, 18), vlan(1, 0x86dd, u6)), six},
 		{"raw", Raw, u4, plain},
 		{"raw IPv6", Raw, u6, six},
 		{"raw, as old systems write it", rawBSD, u4, plain},
@@ -60,6 +67,19 @@ func TestDecode(t *testing.T) {
 			[]byte{51, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, []byte{17, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, udp(hello)), six},
 		{"IPv6 later fragment", Raw, ip6(44, []byte{17, 0, 0x05, 0xa8, 0, 0, 0, 1}, udp(hello)), "2001:db8::1 > 2001:db8::2 udp"},
 
+		{"IPv6 mobility, HIP, Shim6", Raw, ip6(135, []byte{139, 0, 0, 0, 0, 0, 0, 0}, []byte{140, 0, 0, 0, 0, 0, 0, 0}, []byte{17, 0, 0, 0, 0, 0, 0, 0}, udp(hello)), six},
+		{"IPv6 first fragment", Raw, ip6(44, []byte{17, 0, 0, 1, 0, 0, 0, 1}, udp(hello)), six + " 1p 61B ttl=61 firstfrag"},
+		{"IPv6 atomic fragment", Raw, ip6(44, []byte{17, 0, 0, 0, 0, 0, 0, 1}, udp(hello)), six + " 1p 61B ttl=61 payload"},
+		{"IPv6 later fragment of extension headers", Raw, ip6(44, []byte{60, 0, 0x05, 0xa8, 0, 0, 0, 1}, []byte{17, 0, 0, 0, 0, 0, 0, 0}, udp(hello)), "2001:db8::1 > 2001:db8::2 proto=60"},
+		{"IPv6 extension header running past the end", Raw, ip6(60, []byte{17, 9, 0, 0, 0, 0, 0, 0}, udp(hello)), "2001:db8::1 > 2001:db8::2 proto=60"},
+		{"IPv6 padding isn't payload", Ethernet, eth(0x86dd, ip6(6, tcp(1, 5, event.ACK)), make([]byte, 20)), "[2001:db8::1]:1111 > [2001:db8::2]:23 tcp A 1p 60B ttl=61 win=5840"},
+		{"IPv4 padding isn't payload", Ethernet, eth(0x0800, ip4(6, 0, tcp(1, 5, event.ACK)), make([]byte, 20)), "tcp A 1p 40B ttl=60 win=5840"},
+
+		{"GRE with checksum", Raw, ip4(47, 0, u16(0x8000, 0x0800, 0, 0), u4), "gre | " + plain},
+		{"PPTP with acknowledgment", Raw, ip4(47, 0, u16(0x3081, 0x880b), make([]byte, 12), []byte{0x21}, u4), "gre | " + plain},
+		{"later fragment of GRE", Raw, ip4(47, 0x00b9, u16(0, 0x0800), u4), "gre 1p 57B ttl=60 frag"},
+		{"GRE in IPv6", Raw, ip6(47, u16(0, 0x0800), u4), "gre | " + plain},
+		{"GRE behind an MPLS label", MPLS, label(true, ip4(47, 0, u16(0, 0x8847), label(true, u4))), "gre | " + plain},
 		{"GRE", Raw, ip4(47, 0, u16(0, 0x0800), u4), "gre | " + plain},
 		{"GRE with key and sequence", Raw, ip4(47, 0, u16(0x3000, 0x86dd), make([]byte, 8), u6), "gre | " + six},
 		{"GRE of Ethernet", Raw, ip4(47, 0, u16(0, 0x6558), eth(0x0800, u4)), "gre | " + plain},
@@ -78,7 +98,7 @@ func TestDecode(t *testing.T) {
 			for i := range b.Flows {
 				f := &b.Flows[i]
 				line := b.Line(f)
-				if !strings.Contains(line, want[i]) {
+				if !strings.Contains(line, want[i]) || strings.HasPrefix(c.name, "IPv") && strings.Contains(c.name, "padding") && !strings.HasSuffix(line, want[i]) {
 					t.Errorf("record %d is %s, want %s", i, line, want[i])
 				}
 				if tunnelled := f.Has(event.Tunnelled); tunnelled != (i == 1) || !f.Has(event.OnePacket) {
@@ -154,6 +174,30 @@ func TestFields(t *testing.T) {
 	}
 	if f, _ := one(ip4(1, 0, []byte{3, 13, 0, 0, 0, 0, 0, 0}, ip4(6, 0, tcp(1, 5, event.SYN))[:28])); f.Has(event.QuoteSeqIsDst) {
 		t.Error("a quote without the mark has it")
+	}
+	// Every ICMP error that quotes; and no other packet, nor the middle of one.
+	for _, kind := range []byte{3, 4, 5, 11, 12} {
+		if f, _ := one(ip4(1, 0, []byte{kind, 0, 0, 0, 0, 0, 0, 0}, ip4(6, 0, tcp(mark, 5, event.SYN))[:28])); !f.Has(event.QuoteSeqIsDst) {
+			t.Errorf("ICMP type %d: the mark isn't found", kind)
+		}
+	}
+	if f, _ := one(ip4(1, 0, []byte{8, 0, 0, 0, 0, 0, 0, 0}, ip4(6, 0, tcp(mark, 5, event.SYN))[:28])); f.Has(event.QuoteSeqIsDst) {
+		t.Error("an echo quotes nothing")
+	}
+	if f, _ := one(ip4(1, 0, []byte{3, 1, 0, 0, 0, 0, 0, 0}, ip4(6, 5, tcp(mark, 5, event.SYN))[:28])); f.Has(event.QuoteSeqIsDst) {
+		t.Error("a later fragment has no sequence number")
+	}
+	if f, b := one(ip4(17, 0, udp([]byte("hello")), []byte("more than UDP says"))); b.Text(f.Payload) != "hello" {
+		t.Errorf("payload %q beyond UDP's length", b.Text(f.Payload))
+	}
+	forged := ip6(17, udp())
+	copy(forged[8:], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xc0\x00\x02\x01")
+	if f, _ := one(forged); f.Src != (event.Addr{}) || f.Dst == (event.Addr{}) {
+		t.Errorf("a forged mapped address is %v", f.Src)
+	}
+	six := ip6(17, udp(make([]byte, 1400)))
+	if f, _ := one(cat(six[:4], u16(0), six[6:])); f.Bytes != 1448 {
+		t.Errorf("IPv6 length left to the link: %d octets", f.Bytes)
 	}
 	if f, _ := one(ip4(17, 0x2000, udp())); !f.Has(event.FirstFragment) {
 		t.Errorf("first fragment: marks %b", f.Marks)

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -131,14 +132,28 @@ func TestReader(t *testing.T) {
 			}
 		})
 	}
-	simple := cat(section(le), anInterface(le), block(le, blockSimple, words(le, uint32(len(data))), data))
+	// Simple packets have no time of their own, and the interface's limit.
+	limited := block(le, blockInterface, le.AppendUint16(nil, uint16(Raw)), make([]byte, 2), words(le, 24))
+	simple := cat(section(le), limited, enhanced(le, 0, 1000_000_005, data[:24]), block(le, blockSimple, words(le, uint32(len(data))), data[:24], []byte("pad!")))
 	r, err := NewReader(bytes.NewReader(simple))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var p Packet
-	if err := r.Next(&p); err != nil || !bytes.Equal(p.Data, data) {
+	if err := cmp.Or(r.Next(&p), r.Next(&p)); err != nil || !bytes.Equal(p.Data, data[:24]) || p.Wire != len(data) || p.Time != when {
 		t.Errorf("simple packet: %+v, %v", p, err)
+	}
+	// A link type may stand below flags about checksums, and a file may be
+	// compressed twice.
+	flagged := bytes.Clone(micro)
+	flagged[23] = 0x24
+	var once, twice bytes.Buffer
+	packed := compress(t, gzip.NewWriter(&twice), &twice, compress(t, gzip.NewWriter(&once), &once, flagged))
+	if r, err = NewReader(bytes.NewReader(packed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Next(&p); err != nil || p.Link != Raw || !bytes.Equal(p.Data, data) {
+		t.Errorf("link type with flags, compressed twice: %+v, %v", p, err)
 	}
 }
 
@@ -217,6 +232,11 @@ func FuzzReader(f *testing.F) {
 	f.Add(cat(section(bigEndian), anInterface(bigEndian), enhanced(bigEndian, 0, 1, data)))
 	var gz bytes.Buffer
 	f.Add(compress(f, gzip.NewWriter(&gz), &gz, pcap(le, 0xa1b2c3d4, 0, 5, data)))
+	var zs, xzs bytes.Buffer
+	zw, _ := zstd.NewWriter(&zs)
+	xw, _ := xz.NewWriter(&xzs)
+	f.Add(compress(f, zw, &zs, pcap(le, 0xa1b23c4d, 0, 5, data)))
+	f.Add(compress(f, xw, &xzs, pcap(le, 0xa1b2c3d4, 0, 5, data)))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		read := func() (n, octets int, err error) {
 			r, err := NewReader(io.LimitReader(bytes.NewReader(file), 1<<20))
@@ -231,6 +251,9 @@ func FuzzReader(f *testing.F) {
 				}
 				if p.Wire < len(p.Data) {
 					t.Fatalf("%d octets captured of %d", len(p.Data), p.Wire)
+				}
+				if cap(r.buf) > maxBlock || len(r.interfaces) > maxInterfaces {
+					t.Fatalf("a buffer of %d octets, %d interfaces", cap(r.buf), len(r.interfaces))
 				}
 				n, octets = n+1, octets+len(p.Data)
 			}

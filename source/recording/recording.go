@@ -66,7 +66,9 @@ type Recording struct {
 	why      [packet.NumReasons]atomic.Uint64
 
 	mu       sync.Mutex // guards decoders: the reader adds, Counts lists
-	decoders map[exporter]*export.Decoder
+	decoders []*export.Decoder
+	places   map[exporter]int // whose decoder is which
+	ports    map[event.Addr]int
 }
 
 // exporter is who sent a recorded export. Its port belongs to it: one machine
@@ -76,9 +78,13 @@ type exporter struct {
 	port uint16
 }
 
-// maxDecoders bounds the exporters told apart in one recording; the others
-// share a decoder.
-const maxDecoders = 4096
+// A decoder tells exporters apart by their address. The first port of each
+// address shares one decoder, the second another, and so on; each has the bounds
+// of export.Config.
+const (
+	maxDecoders = 8    // of the ports of one address, the others share the last
+	maxKnown    = 4096 // exporters remembered; the others share the first decoder
+)
 
 // New lists the files at paths: files, folders with all that is in them, or "-"
 // for standard input. What is wrong with a path is an error of Run.
@@ -92,7 +98,7 @@ func New(paths []string, cfg Config) *Recording {
 	if cfg.window == 0 {
 		cfg.window = 1 << 16
 	}
-	r := &Recording{cfg: cfg, decoders: map[exporter]*export.Decoder{}}
+	r := &Recording{cfg: cfg, places: map[exporter]int{}, ports: map[event.Addr]int{}}
 	for _, p := range paths {
 		if p == "-" {
 			r.files = append(r.files, &file{path: "standard input", in: cfg.Stdin})
@@ -254,23 +260,24 @@ func (r *Recording) take(p *packet.Packet, w *window) {
 	w.grew()
 }
 
-func (r *Recording) known(e exporter) bool { return r.decoders[e] != nil }
+func (r *Recording) known(e exporter) bool {
+	_, ok := r.places[e]
+	return ok
+}
 
 func (r *Recording) decoder(e exporter) *export.Decoder {
-	if d := r.decoders[e]; d != nil {
-		return d
+	i, ok := r.places[e]
+	if !ok && len(r.places) < maxKnown {
+		i = min(r.ports[e.addr], maxDecoders-1)
+		r.ports[e.addr]++
+		r.places[e] = i
 	}
-	if len(r.decoders) >= maxDecoders {
-		e = exporter{}
-		if d := r.decoders[e]; d != nil {
-			return d
-		}
+	if i == len(r.decoders) {
+		r.mu.Lock()
+		r.decoders = append(r.decoders, export.NewDecoder(r.cfg.Export))
+		r.mu.Unlock()
 	}
-	d := export.NewDecoder(r.cfg.Export)
-	r.mu.Lock()
-	r.decoders[e] = d
-	r.mu.Unlock()
-	return d
+	return r.decoders[i]
 }
 
 // Counts returns the counters of the files and of the decoders of exports.
@@ -291,10 +298,7 @@ func (r *Recording) Counts() iter.Seq[source.Count] {
 			}
 		}
 		r.mu.Lock()
-		decoders := make([]*export.Decoder, 0, len(r.decoders))
-		for _, d := range r.decoders {
-			decoders = append(decoders, d)
-		}
+		decoders := slices.Clone(r.decoders)
 		r.mu.Unlock()
 		for _, d := range decoders {
 			for c := range d.Counts() {

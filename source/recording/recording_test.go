@@ -136,6 +136,40 @@ func TestExporters(t *testing.T) {
 	}
 }
 
+// However many exporters a capture invents, they share few decoders; the first
+// keep their templates apart.
+func TestExportersAreBounded(t *testing.T) {
+	var packets []sent
+	for i := range 2 * maxKnown {
+		p := udp(byte(i%200), uint16(1000+i/200), template)
+		p[14] = byte(i >> 8) // more addresses
+		packets = append(packets, sent{1, p})
+	}
+	r := New([]string{"-"}, Config{Stdin: bytes.NewReader(capture(t, "", packets...))})
+	if _, err := read(t, r); err != nil || len(r.decoders) > maxDecoders || len(r.places) > maxKnown || len(r.ports) > maxKnown {
+		t.Errorf("%v; %d decoders, %d exporters, %d addresses", err, len(r.decoders), len(r.places), len(r.ports))
+	}
+	var ports []sent
+	for i := range 2 * maxDecoders {
+		ports = append(ports, sent{1, udp(7, uint16(999+i), template)})
+	}
+	r = New([]string{"-"}, Config{Stdin: bytes.NewReader(capture(t, "", ports...))})
+	if _, err := read(t, r); err != nil || len(r.decoders) != maxDecoders || count(r, "exports", "") != 2*maxDecoders {
+		t.Errorf("%v; %d decoders", err, len(r.decoders))
+	}
+}
+
+// Some exporters get their lengths wrong; who is known to be one is believed.
+func TestKnownExporter(t *testing.T) {
+	crossing := record(3)
+	be.PutUint16(crossing[2:], 26) // the header's length ends within the set
+	file := capture(t, "", sent{1, udp(7, 999, template)}, sent{2, udp(7, 999, crossing)}, sent{3, udp(8, 999, crossing)})
+	got, err := read(t, New([]string{"-"}, Config{Stdin: bytes.NewReader(file), Keep: -1}))
+	if want := []string{"02 10.0.0.3", "03 192.0.2.8"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %q, want %q", err, got, want)
+	}
+}
+
 // An exporter's address may send other things too.
 func TestNotAnExport(t *testing.T) {
 	file := capture(t, "", sent{1, udp(7, 999, template)}, sent{2, udp(7, 999, []byte("sixteen octets and more"))})

@@ -137,7 +137,8 @@ const (
 // to b, and returns their number. Each sampled packet is one flow of Packets =
 // Sampling = the sampling rate and Bytes = the rate times the length of the IP
 // packet; its times are seen, because sFlow carries none. A rate of 0 is taken
-// as not known, and nothing is multiplied. A packet inside a tunnel follows as a
+// as not known, and nothing is multiplied. Where the interface that sampled is the
+// one by which the packet left, the flow is marked [event.Egress]. A packet inside a tunnel follows as a
 // flow of its own, marked [event.Tunnelled].
 func (d *Decoder) Decode(p []byte, exporter event.Addr, seen event.Time, b *event.Batch) (n int, err error) {
 	r := reader{p: p}
@@ -246,6 +247,7 @@ func (s *sampler) sample(kind uint32, body []byte) bool {
 type sampled struct {
 	rate         uint32
 	in, out      uint32
+	egress       bool // the packet was sampled as it left
 	srcAS, dstAS uint32
 }
 
@@ -273,6 +275,7 @@ func (s *sampler) flow(r *reader, expanded bool) bool {
 		return false
 	}
 	s.source(id, seq, drops)
+	m.egress = sampledLeaving(id, m.in, m.out)
 	first := s.batch.Len()
 	var parsed []byte // a record of fields, used when there is no header
 	parsedKind := uint32(0)
@@ -309,6 +312,15 @@ func port(format, value uint32) uint32 {
 		return 0
 	}
 	return value
+}
+
+// sampledLeaving reports whether a packet that went from one interface to
+// another was sampled at the second (sFlow v5, 5.3: the data source says where,
+// and class 0 is an interface). Copies to several interfaces have none here.
+func sampledLeaving(source uint64, in, out uint32) bool {
+	const mostInterface = 1<<32 - 1
+	at := uint32(source)
+	return source <= mostInterface && at != in && (at == out || out == 0 && in != 0)
 }
 
 // maxSources bounds the data sources followed, per agent allowed.
@@ -359,6 +371,12 @@ func (s *sampler) header(body []byte) bool {
 	p := packet.Packet{Time: s.seen, Link: link, Data: data, Wire: max(int(min(frame-min(stripped, frame), 1<<16)), len(data))}
 	n := s.batch.Len()
 	res := packet.Decode(&p, 0, s.batch)
+	if frame > stripped { // an IP header may lie about its length, the switch knows
+		for i := n; i < s.batch.Len(); i++ {
+			f := &s.batch.Flows[i]
+			f.Bytes = min(f.Bytes, uint64(p.Wire))
+		}
+	}
 	if res.N > 0 && len(res.Payload) > 0 && !s.d.cfg.NoPayload {
 		if f := &s.batch.Flows[n]; f.Proto == event.TCP || f.Proto == event.ICMP {
 			f.Payload = s.batch.AddText(res.Payload[:min(len(res.Payload), event.MaxPayload)])
@@ -445,6 +463,9 @@ func (s *sampler) finish(first int, m *sampled) {
 		f := &s.batch.Flows[i]
 		f.Exporter, f.InIf, f.OutIf, f.SrcAS, f.DstAS = s.addr, m.in, m.out, m.srcAS, m.dstAS
 		f.Sampling = m.rate
+		if m.egress {
+			f.Marks |= event.Egress
+		}
 		if m.rate > 1 {
 			f.Packets *= uint64(m.rate)
 			f.Bytes *= uint64(m.rate)

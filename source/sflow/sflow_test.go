@@ -124,6 +124,9 @@ func TestSamples(t *testing.T) {
 	copy(gre[14+24:], syn()[14:34])
 	be.PutUint16(gre[14+24+2:], 20)
 	expanded := tagged(expandedFlow, words(1, 0, 9, 100, 0, 0, 0, 77, 1, 88, 1), raw(11, syn()[14:]))
+	v6raw := cat([]byte{0x60, 0, 0, 0, 0, 8, event.UDP, 64}, six[:], six[:], []byte{0, 53, 0x14, 0xe9, 0, 8, 0, 0})
+	ping := tagged(sampledIPv4, words(60, event.ICMP), []byte{10, 0, 0, 1, 192, 0, 2, 5}, words(8, 0, 0, 0))
+	odd := tagged(rawHeader, words(1, 58, 4, 55), syn(), []byte{0, 0}) // 55 octets and one of padding
 	for _, c := range []struct {
 		name   string
 		sample []byte
@@ -135,6 +138,11 @@ func TestSamples(t *testing.T) {
 		{"the header goes before parsed fields", flow(1, 10, 0, v4, raw(1, syn())), []string{"40000 > 192.0.2.5:23 tcp S 10p 400B"}, ""},
 		{"parsed fields help when the header isn't understood", flow(1, 10, 0, raw(5, syn()), v4), []string{"10p 600B"}, ""},
 		{"expanded, raw IPv4", expanded, []string{"tcp S 100p 4000B"}, ""},
+		{"raw IPv6", flow(1, 10, 0, raw(12, v6raw)), []string{"[2001:db8::1]:53 > [2001:db8::1]:5353 udp 10p 480B"}, ""},
+		{"raw MPLS", flow(1, 10, 0, raw(13, cat([]byte{0, 1, 0x11, 64}, syn()[14:]))), []string{"tcp S 10p 400B"}, ""},
+		{"raw PPP", flow(1, 10, 0, raw(7, cat([]byte{0xff, 3, 0, 0x21}, syn()[14:]))), []string{"tcp S 10p 400B"}, ""},
+		{"parsed ICMP", flow(1, 10, 0, ping), []string{"icmp type=8/0 10p 600B"}, ""},
+		{"a record behind padding", flow(1, 10, 0, odd, tagged(extendedGateway, words(1), []byte{192, 0, 2, 254}, words(1, 2, 3, 0, 0, 0))), []string{"tcp S 10p 400B"}, ""},
 		{"a tunnel", flow(1, 10, 0, raw(1, gre)), []string{"gre 10p 440B", "tunnelled"}, ""},
 		{"rate unknown", flow(1, 0, 0, v4), []string{"1p 60B 1:0"}, "flows: sampling unknown"},
 		{"ARP", flow(1, 10, 0, raw(1, arp)), nil, "samples: no IP packet"},
@@ -161,6 +169,37 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// A gap is not so large, an agent may not know its address, and payloads come
+// only of TCP and ICMP, if at all.
+func TestDetails(t *testing.T) {
+	d := NewDecoder(Config{})
+	decode(t, d, datagram(1, flow(1, 10, 0, raw(1, syn()))))
+	decode(t, d, datagram(1<<16+2, flow(1<<16+2, 10, 0, raw(1, syn()))))
+	if got := counts(d); got["lost datagrams: sequence gap"] != 0 || got["restarts: sequence began anew"] != 1 || got["lost samples: sequence gap"] != 0 {
+		t.Errorf("a step of 65,537: %v", got)
+	}
+	nobody := datagram(1, flow(1, 10, 0, raw(1, syn())))
+	copy(nobody[8:], make([]byte, 4))
+	if f := decode(t, NewDecoder(Config{}), nobody).Flows[0]; f.Exporter != relay {
+		t.Errorf("agent 0.0.0.0 is %v, want the sender", f.Exporter)
+	}
+	segment := cat(syn(), []byte("hello"))
+	be.PutUint16(segment[16:], 45)
+	dgram := cat(segment[:34], []byte{0, 53, 0, 53, 0, 13, 0, 0}, []byte("hello"))
+	dgram[23] = event.UDP
+	be.PutUint16(dgram[16:], 33)
+	for _, c := range []struct {
+		cfg   Config
+		frame []byte
+		want  string
+	}{{Config{}, segment, "hello"}, {Config{NoPayload: true}, segment, ""}, {Config{}, dgram, ""}} {
+		b := decode(t, NewDecoder(c.cfg), datagram(1, flow(1, 10, 0, raw(1, c.frame))))
+		if got := b.Text(b.Flows[0].Payload); got != c.want {
+			t.Errorf("payload %q, want %q", got, c.want)
+		}
+	}
+}
+
 func TestInterfaces(t *testing.T) {
 	sample := func(in uint32) []byte {
 		return tagged(flowSample, words(1, 9, 10, 0, 0, in, 4, 1), raw(1, syn()))
@@ -173,6 +212,37 @@ func TestInterfaces(t *testing.T) {
 	expanded := tagged(expandedFlow, words(1, 0, 9, 100, 0, 0, 0, 1<<30, 1, 88, 1), raw(11, syn()[14:]))
 	if b := decode(t, NewDecoder(Config{}), datagram(1, expanded)); b.Flows[0].InIf != 1<<30 || b.Flows[0].OutIf != 0 {
 		t.Errorf("expanded: interfaces %d, %d", b.Flows[0].InIf, b.Flows[0].OutIf)
+	}
+}
+
+// Where an interface samples both ways, or its neighbour samples too, detectors
+// must know who saw the packet leave.
+func TestEgress(t *testing.T) {
+	const several = 2<<30 | 3
+	for _, c := range []struct {
+		source, in, out uint32
+		want            bool
+	}{
+		{3, 3, 4, false}, {4, 3, 4, true}, {3, 3, 3, false}, {9, 3, 4, false}, {9, 3, several, true}, {3, 3, several, false},
+		{3, 0x3fffffff, 4, false}, {4, 0x3fffffff, 4, true}, {1<<24 | 4, 3, 4, false}, // VLAN 4
+	} {
+		p := datagram(1, tagged(flowSample, words(1, c.source, 10, 0, 0, c.in, c.out, 1), raw(1, syn())))
+		if got := decode(t, NewDecoder(Config{}), p).Flows[0].Has(event.Egress); got != c.want {
+			t.Errorf("sampled at %#x from %#x to %#x: leaving %v", c.source, c.in, c.out, got)
+		}
+	}
+	expanded := tagged(expandedFlow, words(1, 0, 1<<30, 100, 0, 0, 0, 77, 0, 1<<30, 1), raw(11, syn()[14:]))
+	if b := decode(t, NewDecoder(Config{}), datagram(1, expanded)); !b.Flows[0].Has(event.Egress) {
+		t.Error("expanded: not seen leaving")
+	}
+}
+
+// A bot can write any length into its IP header; the switch says what it took.
+func TestLyingLength(t *testing.T) {
+	p := syn()
+	be.PutUint16(p[16:], 65535)
+	if f := decode(t, NewDecoder(Config{}), datagram(1, flow(1, 10, 0, raw(1, p)))).Flows[0]; f.Bytes != 540 {
+		t.Errorf("%d octets of a frame of 54, sampled 1 in 10", f.Bytes)
 	}
 }
 
@@ -416,11 +486,15 @@ func FuzzDecode(f *testing.F) {
 		if got := counts(d); got["flows"] != uint64(n) {
 			t.Fatalf("counts %v", got)
 		}
+		if len(d.agents) > 1 || d.sources > maxSources || b.TextLen() > 2*len(p) {
+			t.Fatalf("%d agents, %d data sources, %d octets of text", len(d.agents), d.sources, b.TextLen())
+		}
 		if IsDatagram(p) && err != nil && !errors.Is(err, ErrSample) {
 			t.Fatalf("recognised, and then %v", err)
 		}
 		for i := range b.Flows {
-			if f := &b.Flows[i]; f.First != arrival || f.Seen != arrival || f.Packets != uint64(max(f.Sampling, 1)) {
+			if f := &b.Flows[i]; f.First != arrival || f.Last != arrival || f.Seen != arrival || f.Packets != uint64(max(f.Sampling, 1)) ||
+				int(f.Payload.Off)+int(f.Payload.Len) > b.TextLen() {
 				t.Fatalf("flow %+v", f)
 			}
 		}

@@ -1,7 +1,6 @@
 package udp
 
 import (
-	"encoding/binary"
 	"syscall"
 	"unsafe"
 
@@ -31,10 +30,7 @@ type ring struct {
 	heads   [ringSize]mmsghdr
 	vectors [ringSize]unix.Iovec
 	names   [ringSize]unix.RawSockaddrInet6
-	control [ringSize][64]byte
 	data    []byte
-
-	low, high uint64 // the kernel's 32-bit count of drops, unrolled
 }
 
 func newRing() *ring {
@@ -46,7 +42,6 @@ func newRing() *ring {
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
 		h.Iov = &r.vectors[i]
 		h.SetIovlen(1)
-		h.Control = &r.control[i][0]
 	}
 	return r
 }
@@ -54,9 +49,7 @@ func newRing() *ring {
 // receive takes what is there, at most ringSize datagrams, without waiting.
 func (r *ring) receive(fd uintptr) (n int, errno syscall.Errno) {
 	for i := range r.heads {
-		h := &r.heads[i].Msghdr
-		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(len(r.control[i]))
+		r.heads[i].Namelen = unix.SizeofSockaddrInet6
 	}
 	got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.heads[0])), ringSize, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
@@ -80,28 +73,4 @@ func (r *ring) from(i int) event.Addr {
 		return event.AddrOf4(four.Addr)
 	}
 	return event.Addr(name.Addr)
-}
-
-// dropped returns how many datagrams the kernel had dropped for this socket
-// when the i-th arrived (SO_RXQ_OVFL, a count of 32 bits).
-func (r *ring) dropped(i int) uint64 {
-	h := &r.heads[i].Msghdr
-	control := r.control[i][:min(int(h.Controllen), len(r.control[i]))]
-	for len(control) >= unix.SizeofCmsghdr {
-		c := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-		size := int(c.Len)
-		if size < unix.SizeofCmsghdr || size > len(control) {
-			break
-		}
-		if c.Level == unix.SOL_SOCKET && c.Type == unix.SO_RXQ_OVFL && size >= unix.CmsgLen(4) {
-			n := uint64(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]))
-			if n < r.low {
-				r.high += 1 << 32
-			}
-			r.low = n
-			break
-		}
-		control = control[min(unix.CmsgSpace(size-unix.CmsgLen(0)), len(control)):]
-	}
-	return r.high + r.low
 }

@@ -155,6 +155,7 @@ func (l *Listener) Addrs() []netip.AddrPort {
 func (l *Listener) Close() error {
 	var errs []error
 	for _, s := range l.sockets {
+		s.dropped.ask(s.raw) // the last that can be known
 		errs = append(errs, s.conn.Close())
 	}
 	return errors.Join(errs...)
@@ -206,7 +207,7 @@ func (l *Listener) Counts() iter.Seq[source.Count] {
 			own := []source.Count{
 				{Name: "received", Value: s.datagrams.Load()},
 				{Name: "octets", Value: s.octets.Load()},
-				{Name: "lost", Reason: "kernel buffer full", Value: s.dropped.Load()},
+				{Name: "lost", Reason: "kernel buffer full", Value: s.dropped.ask(s.raw)},
 				{Name: "refused", Reason: "exporter not allowed", Value: s.strangers.Load()},
 				{Name: "refused", Reason: "datagram too long", Value: s.cut.Load()},
 			}
@@ -236,7 +237,8 @@ type socket struct {
 	batch    *event.Batch
 	kept     time.Time // when templates were last written
 
-	datagrams, octets, dropped, strangers, cut atomic.Uint64
+	datagrams, octets, strangers, cut atomic.Uint64
+	dropped                           drops
 }
 
 func newSocket(conn *net.UDPConn, cfg Config) (*socket, error) {
@@ -250,9 +252,6 @@ func newSocket(conn *net.UDPConn, cfg Config) (*socket, error) {
 		// FORCE passes net.core.rmem_max, for those who may (CAP_NET_ADMIN).
 		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, cfg.Buffer) != nil {
 			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.Buffer)
-		}
-		if err == nil {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1)
 		}
 		if err == nil {
 			got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
@@ -327,9 +326,6 @@ func (s *socket) take(n int, now event.Time, emit func(*event.Batch)) {
 	}
 	s.datagrams.Add(uint64(n))
 	s.octets.Add(uint64(octets))
-	if n > 0 {
-		s.dropped.Store(s.ring.dropped(n - 1))
-	}
 }
 
 // maxText bounds the payload text of a batch.
