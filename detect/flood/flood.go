@@ -132,6 +132,7 @@ type Detector struct {
 	floods    map[event.Addr]tally // by neighbourhood
 
 	now     event.Time
+	warmed  uint32 // of no meaning
 	refused uint64 // suspects and profiles there was no room for
 	swept   event.Time
 	crowd   *crowd
@@ -233,6 +234,9 @@ func (m *bitmap) set(a *event.Addr)      { i, bit := m.place(a); m[i] |= bit }
 func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 	known := d.net.Known()
 	for i := range b.Flows {
+		if i%ahead == 0 {
+			d.warm(b.Flows[i:min(i+ahead, len(b.Flows))])
+		}
 		f := &b.Flows[i]
 		if f.Marks&event.Tunnelled != 0 {
 			continue
@@ -255,6 +259,31 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 	}
 }
 
+// ahead is for how many flows memory is asked for at once.
+const ahead = 16
+
+// warm touches what examining flows will need of the large tables.
+func (d *Detector) warm(flows []event.Flow) {
+	for i := range flows {
+		f := &flows[i]
+		if f.Marks&event.ForDst != 0 {
+			key := hostKey(&f.Dst)
+			d.warmed += d.hosts.Warm(&key)
+		}
+		if f.Proto != event.UDP {
+			continue
+		}
+		if f.Marks&event.ForDst != 0 && amplifierOf[f.SrcPort] != 0 {
+			key := talkKey(&f.Dst, &f.Src)
+			d.warmed += d.talks.Warm(&key)
+		}
+		if f.Marks&event.ForSrc != 0 && amplifierOf[f.DstPort] != 0 {
+			key := talkKey(&f.Src, &f.Dst)
+			d.warmed += d.talks.Warm(&key)
+		}
+	}
+}
+
 // hostKey is the unit that counts as one host: an IPv4 address, an IPv6 /64.
 func hostKey(a *event.Addr) event.Addr {
 	k := *a
@@ -264,10 +293,16 @@ func hostKey(a *event.Addr) event.Addr {
 	return k
 }
 
-// talkKey is the key of what from sends to to.
+// talkKey is the key of what from sends to to: both addresses where they fit,
+// else hashes of both.
 func talkKey(from, to *event.Addr) (k event.Addr) {
+	if from.Is4() && to.Is4() {
+		copy(k[4:8], from[12:])
+		copy(k[12:], to[12:])
+		return k
+	}
 	f, t := hostKey(from), hostKey(to)
-	binary.LittleEndian.PutUint64(k[:8], f.Hash(1))
+	binary.LittleEndian.PutUint64(k[:8], f.Hash(1)|1)
 	binary.LittleEndian.PutUint64(k[8:], t.Hash(2))
 	return k
 }
@@ -285,8 +320,8 @@ func (d *Detector) answers(f *event.Flow) bool {
 // all that suspects send.
 func (d *Detector) speak(f *event.Flow, own bool) {
 	key := hostKey(&f.Src)
-	watched := d.watched(&key)
 	ask := own && f.Proto == event.UDP && amplifierOf[f.DstPort] != 0
+	watched := len(d.suspects)-len(d.free) > 1 && d.watched(&key)
 	if !watched && !ask || !speech(f) {
 		return
 	}
@@ -427,15 +462,17 @@ func family(a *event.Addr) int {
 }
 
 // prefixKey is the key of the i-th level's prefix of a, and its length.
-func prefixKey(a *event.Addr, i int) (event.Addr, int) {
+func prefixKey(a *event.Addr, i int) (k event.Addr, bits int) {
 	if a.Is4() {
-		k := a.Masked(levels4[i])
-		k[0] = byte(levels4[i])
-		return k, levels4[i]
+		bits = levels4[i]
+		binary.BigEndian.PutUint32(k[12:], a.Four()&(^uint32(0)<<(32-bits)))
+		k[0] = byte(bits)
+		return k, bits
 	}
-	k := a.Masked(levels6[i])
-	k[15] = byte(levels6[i])
-	return k, levels6[i]
+	bits = levels6[i]
+	binary.BigEndian.PutUint64(k[:8], binary.BigEndian.Uint64(a[:8])&(^uint64(0)<<(64-bits)))
+	k[15] = byte(bits)
+	return k, bits
 }
 
 // inPrefix counts a flow towards the prefixes of its destination. The narrowest

@@ -90,6 +90,19 @@ func (t *Table[V]) Find(key *event.Addr) *Entry[V] {
 	return nil
 }
 
+// Warm touches the memory where key's entry would be, and changes nothing.
+// Calling it for several keys before Get or Find for each lets the processor
+// wait for all of them at once, where a table is larger than its caches. The
+// result has no meaning; use it, so that the compiler keeps the call.
+func (t *Table[V]) Warm(key *event.Addr) uint32 {
+	h := key.Hash(t.seed)
+	s := &t.segs[h>>(64-segmentBits)]
+	if len(s.slots) == 0 {
+		return 0
+	}
+	return s.slots[h&uint64(len(s.slots)-1)].Last
+}
+
 // Get returns the entry of key, a new one if there is none, touched at now,
 // which is not 0. The pointer is valid until the next Get. before is when the
 // entry was touched last; 0 for a new one.
