@@ -238,7 +238,7 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 			d.warm(b.Flows[i:min(i+ahead, len(b.Flows))])
 		}
 		f := &b.Flows[i]
-		if f.Marks&event.Tunnelled != 0 {
+		if f.Marks&event.Tunnelled != 0 || f.Bytes > 0 && f.Bytes/minLength < f.Packets {
 			continue
 		}
 		d.now = max(d.now, f.Seen)
@@ -258,6 +258,10 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 		}
 	}
 }
+
+// minLength is the length of the shortest IP packet, in octets; a record that
+// claims shorter ones is wrong.
+const minLength = 20
 
 // ahead is for how many flows memory is asked for at once.
 const ahead = 16

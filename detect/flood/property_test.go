@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"noroshi/detect"
+	"noroshi/detect/detecttest"
 	"noroshi/event"
 	"noroshi/finding"
 	"noroshi/network"
@@ -130,6 +131,7 @@ func TestCap(t *testing.T) {
 	d := fresh(t, func(c *Config) { c.MaxPerMinute = 5 })
 	ids, suspect := map[finding.ID]bool{}, 0
 	report := func(f *finding.Finding) {
+		detecttest.Explained(t, &Spec, f)
 		if f.Rule == "flood.sampling-suspect" {
 			suspect++
 		} else {

@@ -55,6 +55,8 @@ const (
 	// testEvery is how often, in event time, a suspect's rates are tested; also
 	// when its packets have doubled, for attacks that are over sooner.
 	testEvery = event.Time(20e6)
+	// fewRecords is how many records a flood rests on at least: one may be wrong.
+	fewRecords = 3
 	// excuses is how many packets outside of conversations at least one begun
 	// conversation excuses.
 	excuses = 8
@@ -422,6 +424,8 @@ func (d *Detector) attack(s *suspect, v *vector) bool {
 	}
 	crowd := excuses*begun >= unasked
 	switch c := v.class; {
+	case v.flows < fewRecords:
+		return false
 	case c >= amplified && s.side == outbound:
 		return s.heard >= 4*s.told // reflectors answer with more than they are asked
 	case c == icmp:
