@@ -102,7 +102,7 @@ func classify(f *event.Flow) class {
 		if a := amplifierOf[f.SrcPort]; a != 0 && f.Bytes >= f.Packets*uint64(intel.Amplifiers()[a-amplified].MinSize) {
 			return a
 		}
-		if (f.SrcPort == 443 || f.SrcPort == 80) && f.Bytes > f.Packets*100 {
+		if web(f.SrcPort) && f.Bytes > f.Packets*100 {
 			return quic
 		}
 		return udp

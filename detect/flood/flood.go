@@ -127,9 +127,12 @@ type Detector struct {
 	free      []int32
 	suspected bitmap               // which addresses and prefixes may be suspects
 	open      [2][len(levels4)]int // suspect prefixes by family and level
-	senders   int                  // told apart by all suspects
-	profiles  map[object]*profile  // what has been learned, but of networks
-	floods    map[event.Addr]tally // by neighbourhood
+	// The same of prefixes that get much small TCP.
+	suspectedTCP bitmap
+	openTCP      [2][len(levels4)]int
+	senders      int                  // told apart by all suspects
+	profiles     map[object]*profile  // what has been learned, but of networks
+	floods       map[event.Addr]tally // by neighbourhood
 
 	now     event.Time
 	warmed  uint32 // of no meaning
@@ -321,11 +324,11 @@ func (d *Detector) answers(f *event.Flow) bool {
 
 // speak remembers that f's source sends to its destination, where that may
 // matter: requests of own hosts to services that are abused as amplifiers, and
-// all that suspects send.
+// what suspects send.
 func (d *Detector) speak(f *event.Flow, own bool) {
 	key := hostKey(&f.Src)
 	ask := own && f.Proto == event.UDP && amplifierOf[f.DstPort] != 0
-	watched := len(d.suspects)-len(d.free) > 1 && d.watched(&key)
+	watched := len(d.suspects)-len(d.free) > 1 && (d.suspected.has(&key) || d.inSuspect(&key, f))
 	if !watched && !ask || !speech(f) {
 		return
 	}
@@ -336,20 +339,27 @@ func (d *Detector) speak(f *event.Flow, own bool) {
 	}
 }
 
-// watched reports whether key may be a suspect or in a suspect prefix.
-func (d *Detector) watched(key *event.Addr) bool {
-	if d.suspected.has(key) {
-		return true
+// inSuspect reports whether key may be in a suspect prefix for which f matters:
+// of TCP only where small packets make it one, of data by QUIC never.
+func (d *Detector) inSuspect(key *event.Addr, f *event.Flow) bool {
+	open, may := &d.open, &d.suspected
+	switch {
+	case f.Proto == event.TCP:
+		open, may = &d.openTCP, &d.suspectedTCP
+	case f.Proto == event.UDP && web(f.DstPort):
+		return false
 	}
-	for i, n := range d.open[family(key)] {
+	for i, n := range open[family(key)] {
 		if n > 0 {
-			if k, _ := prefixKey(key, i); d.suspected.has(&k) {
+			if k, _ := prefixKey(key, i); may.has(&k) {
 				return true
 			}
 		}
 	}
 	return false
 }
+
+func web(port uint16) bool { return port == 443 || port == 80 }
 
 // spoken tells the suspects that key belongs to what it sends.
 func (d *Detector) spoken(key *event.Addr, f *event.Flow, begins bool) {
@@ -430,7 +440,7 @@ func (d *Detector) inwards(b *event.Batch, f *event.Flow, report func(*finding.F
 	if s != nil {
 		d.add(s, c, busy, b, f, report)
 	}
-	if w > 0 {
+	if w > 0 && !(c == udp && web(f.SrcPort)) { // small QUIC packets make up hosts' floods only
 		d.inPrefix(b, f, c, w, l, report)
 	}
 }
@@ -621,6 +631,9 @@ func (d *Detector) mark(s *suspect) {
 	case prefix:
 		k, _ := prefixKey(&s.key, s.level)
 		d.suspected.set(&k)
+		if s.tcp {
+			d.suspectedTCP.set(&k)
+		}
 	case inbound, outbound:
 		d.suspected.set(&s.key)
 	}
@@ -636,7 +649,7 @@ func (d *Detector) sweep(now event.Time, quiet time.Duration) {
 		}
 	}
 	if closed { // the bitmap can't forget one by one
-		d.suspected = bitmap{}
+		d.suspected, d.suspectedTCP = bitmap{}, bitmap{}
 		for _, s := range d.suspects {
 			if s != nil {
 				d.mark(s)
@@ -654,6 +667,9 @@ func (d *Detector) close(slot int32, s *suspect) {
 		e = d.outside.Find(&s.key)
 	case prefix:
 		d.open[family(&s.key)][s.level]--
+		if s.tcp {
+			d.openTCP[family(&s.key)][s.level]--
+		}
 		key, _ := prefixKey(&s.key, s.level)
 		e = d.prefixes.Find(&key)
 	case whole:

@@ -30,6 +30,7 @@ type suspect struct {
 	busy       event.Time // when its counter was last ahead
 	remarkable event.Time // when the change test last had something to say
 	alarms     int        // vectors that are floods now
+	tcp        bool       // of a prefix: it gets so much small TCP that its answers matter
 
 	// Packets outside of conversations, and how many conversations begin, each
 	// times the sampling rate, by kind; forgotten with a time constant of ten
@@ -213,6 +214,11 @@ func (d *Detector) add(s *suspect, c class, busy bool, b *event.Batch, f *event.
 	s.unasked[c.talk()] += float64(f.Packets)
 	if c >= amplified {
 		s.heard += float64(f.Bytes)
+	}
+	if s.side == prefix && !s.tcp && s.unasked[connections] > s.static.pps { // a tenth, for the ten seconds it fades in
+		s.tcp = true
+		d.openTCP[family(&s.key)][s.level]++
+		d.mark(s)
 	}
 	s.gotPackets += float64(f.Packets)
 	s.gotBits += float64(f.Bytes * 8)
