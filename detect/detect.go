@@ -22,7 +22,8 @@ type Detector interface {
 	// Detect examines b in order and reports what it finds. Flow.Seen is the
 	// clock; it may step back by a little. State about a source is kept only
 	// from records marked [event.ForSrc], about a destination from those marked
-	// [event.ForDst]. It must keep neither b nor anything inside it.
+	// [event.ForDst], about an own network from those marked [event.ForNet]. It
+	// must keep neither b nor anything inside it.
 	Detect(b *event.Batch, report func(*finding.Finding))
 
 	// Advance tells the detector that no record seen before now will come, so

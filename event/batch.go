@@ -101,32 +101,50 @@ func (p *Pool) Get() *Batch {
 	return &Batch{Flows: make([]Flow, 0, BatchSize), pool: p}
 }
 
-// Deal copies each event of b into the shard of its source and the shard of its
-// destination and leaves b's records as they were, except for their marks. A
-// copy carries [ForSrc], [ForDst] or both: a detector that keeps state about
-// sources acts on records that have ForSrc, one about destinations on those
-// with ForDst, and so each side is counted once whatever the number of shards.
-// len(shards) must be a power of two; a nil or single shard marks b itself.
+// Deal copies each event of b into the shard of its source, the shard of its
+// destination and, if that is in an own network (DstNet), the shard of that
+// network, and leaves b's records as they were, except for their marks. A copy
+// carries [ForSrc], [ForDst], [ForNet] or several: a detector that keeps state
+// about sources acts on records that have ForSrc, one about destinations on
+// those with ForDst, one about whole networks on those with ForNet, and so each
+// is counted once whatever the number of shards. len(shards) must be a power of
+// two; a nil or single shard marks b itself.
 //
 // Addresses are dealt by their /16 (IPv4) or /32 (IPv6), so that a prefix under
-// attack stays together.
+// attack stays together. A network's prefixes may lie far apart, hence its shard.
 func (b *Batch) Deal(shards []*Batch) {
 	if len(shards) < 2 {
 		for i := range b.Flows {
-			b.Flows[i].Marks |= ForSrc | ForDst
+			f := &b.Flows[i]
+			f.Marks &^= ForNet
+			f.Marks |= ForSrc | ForDst
+			if f.DstNet != 0 {
+				f.Marks |= ForNet
+			}
 		}
 		return
 	}
 	mask := uint64(len(shards) - 1)
 	for i := range b.Flows {
 		f := &b.Flows[i]
-		f.Marks &^= ForSrc | ForDst
+		f.Marks &^= ForSrc | ForDst | ForNet
 		src, dst := neighbourhood(&f.Src)&mask, neighbourhood(&f.Dst)&mask
+		forSrc, forDst := ForSrc, ForDst
+		if f.DstNet != 0 {
+			switch net := Mix(uint64(f.DstNet)) & mask; net {
+			case dst:
+				forDst |= ForNet
+			case src:
+				forSrc |= ForNet
+			default:
+				shards[net].AppendFlow(b, f).Marks |= ForNet
+			}
+		}
 		if src == dst {
-			shards[src].AppendFlow(b, f).Marks |= ForSrc | ForDst
+			shards[src].AppendFlow(b, f).Marks |= forSrc | forDst
 		} else {
-			shards[src].AppendFlow(b, f).Marks |= ForSrc
-			shards[dst].AppendFlow(b, f).Marks |= ForDst
+			shards[src].AppendFlow(b, f).Marks |= forSrc
+			shards[dst].AppendFlow(b, f).Marks |= forDst
 		}
 	}
 }

@@ -206,10 +206,12 @@ const (
 	Reverse
 	// Clamped: the record's times were impossible against Seen and were moved.
 	Clamped
-	// ForSrc and ForDst: this copy of the record was dealt for its source's
-	// sake, for its destination's, or for both. See [Batch.Deal].
+	// ForSrc, ForDst and ForNet: this copy of the record was dealt for its
+	// source's sake, for its destination's, for the own network of its
+	// destination, or for several of them. See [Batch.Deal].
 	ForSrc
 	ForDst
+	ForNet
 )
 
 // Flow is one record of a unidirectional flow (RFC 7011): packets sharing

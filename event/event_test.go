@@ -112,6 +112,13 @@ func TestDeal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	owned := 0
+	for i := range b.Flows {
+		b.Flows[i].DstNet = uint32(i % 5)
+		if i%5 > 0 {
+			owned++
+		}
+	}
 	for _, n := range []int{1, 2, 8} {
 		shards := make([]*Batch, n)
 		for i := range shards {
@@ -125,11 +132,19 @@ func TestDeal(t *testing.T) {
 		}
 		src, dst := map[Addr]int{}, map[Addr]int{}
 		home := map[Addr]int{} // prefix to shard
+		nets, netHome := 0, map[uint32]int{}
 		for i, s := range shards {
 			for j := range s.Flows {
 				f := &s.Flows[j]
 				if f.Payload.Len > 0 && s.Text(f.Payload) != "\xaa\xbb" {
 					t.Fatalf("payload became %x", s.Text(f.Payload))
+				}
+				if f.Has(ForNet) {
+					nets++
+					if was, ok := netHome[f.DstNet]; f.DstNet == 0 || ok && was != i {
+						t.Errorf("%d shards: network %d is in shards %d and %d", n, f.DstNet, was, i)
+					}
+					netHome[f.DstNet] = i
 				}
 				for _, side := range []struct {
 					mark  Marks
@@ -156,6 +171,9 @@ func TestDeal(t *testing.T) {
 		}
 		if total != 2*b.Len() {
 			t.Errorf("%d shards: %d sides dealt, want %d", n, total, 2*b.Len())
+		}
+		if nets != owned {
+			t.Errorf("%d shards: %d dealt for their networks, want %d", n, nets, owned)
 		}
 	}
 }

@@ -5,7 +5,7 @@
 // else that is found fails the case, so each case also says what must not be.
 //
 //	# one host, one port, many addresses
-//	network home residential 10.0.0.0/8
+//	network home residential 10.0.0.0/8 total_pps=500000
 //	set MinTargets 50
 //	load
 //	  flow +0s 10.0.0.5 > 192.0.2.[1-120]:23 tcp S
@@ -92,8 +92,9 @@ func read(spec *detect.Spec, file string) (*testCase, error) {
 		case mode == "" && w[0] == "network" && len(w) >= 4:
 			n := network.Network{Name: w[1], Kind: network.Kind(w[2])}
 			for _, p := range w[3:] {
-				if tenant, ok := strings.CutPrefix(p, "tenant="); ok {
-					n.Tenant = tenant
+				if ok, err := option(&n, p); err != nil {
+					return nil, err
+				} else if ok {
 					continue
 				}
 				prefix, err := netip.ParsePrefix(p)
@@ -119,6 +120,22 @@ func read(spec *detect.Spec, file string) (*testCase, error) {
 	}
 	slices.SortStableFunc(c.batch.Flows, func(x, y event.Flow) int { return cmp.Compare(x.Seen, y.Seen) })
 	return c, nil
+}
+
+// option sets what a word "key=value" says of a network; ok tells that it is one.
+func option(n *network.Network, word string) (ok bool, err error) {
+	key, value, ok := strings.Cut(word, "=")
+	limits := map[string]*uint64{"host_pps": &n.HostPPS, "host_bps": &n.HostBPS, "total_pps": &n.TotalPPS, "total_bps": &n.TotalBPS}
+	switch {
+	case !ok:
+	case key == "tenant":
+		n.Tenant = value
+	case limits[key] != nil:
+		*limits[key], err = strconv.ParseUint(value, 10, 64)
+	default:
+		err = fmt.Errorf("%q: want tenant=, host_pps=, host_bps=, total_pps= or total_bps=", word)
+	}
+	return ok, err
 }
 
 // set changes one knob.

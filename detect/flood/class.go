@@ -18,9 +18,10 @@ const (
 	synACK
 	ack
 	rst
-	tcp // ordinary flags: data, or flags not exported
+	blank // small TCP packets whose flags the router doesn't export
+	tcp   // ordinary: data, handshakes and their ends in one record
 	udp
-	quic // from port 443 or 80
+	quic // data from port 443 or 80
 	icmp
 	gre
 	esp
@@ -30,7 +31,7 @@ const (
 
 var classNames = [amplified]string{
 	total: "mixed", fragments: "fragments", syn: "syn", synACK: "syn-ack-reflection", ack: "ack", rst: "rst",
-	tcp: "tcp", udp: "udp", quic: "udp-443", icmp: "icmp", gre: "gre", esp: "esp", other: "other-protocol",
+	blank: "tcp-flags-unknown", tcp: "tcp", udp: "udp", quic: "udp-443", icmp: "icmp", gre: "gre", esp: "esp", other: "other-protocol",
 }
 
 // amplifierOf is the class of each UDP source port, 0 where it is none.
@@ -64,6 +65,8 @@ func (c class) title() (en, ja string) {
 		return "UDP flood from port 443", "送信元443番ポートのUDPフラッド攻撃"
 	case other:
 		return "flood of an unusual protocol", "通常使われないプロトコルのフラッド攻撃"
+	case blank:
+		return "flood of small TCP packets (flags not exported)", "小さなTCPパケット(フラグ情報なし)のフラッド攻撃"
 	case total:
 		return "flood of several kinds", "複数種別のフラッド攻撃"
 	}
@@ -76,11 +79,15 @@ func (c class) techniques() []string {
 	switch {
 	case c >= amplified, c == synACK:
 		return []string{"T1498.002"} // Reflection Amplification
-	case c == syn, c == ack, c == rst:
+	case c == syn, c == ack, c == rst, c == blank:
 		return []string{"T1498.001", "T1499.001"} // Direct Network Flood, OS Exhaustion Flood
 	}
 	return []string{"T1498.001"}
 }
+
+// smallTCP is the mean length of IP packets, in octets, up to which TCP packets
+// carry no data: two headers with 20 octets of options.
+const smallTCP = 60
 
 // classify returns the class of f.
 func classify(f *event.Flow) class {
@@ -95,11 +102,12 @@ func classify(f *event.Flow) class {
 		if a := amplifierOf[f.SrcPort]; a != 0 && f.Bytes >= f.Packets*uint64(intel.Amplifiers()[a-amplified].MinSize) {
 			return a
 		}
-		if f.SrcPort == 443 || f.SrcPort == 80 {
+		if web(f.SrcPort) && f.Bytes > f.Packets*100 {
 			return quic
 		}
 		return udp
 	case event.TCP:
+		small := f.Bytes <= f.Packets*smallTCP
 		switch f.TCPFlags &^ (event.ECE | event.CWR) {
 		case event.SYN:
 			return syn
@@ -108,8 +116,12 @@ func classify(f *event.Flow) class {
 		case event.RST, event.RST | event.ACK:
 			return rst
 		case event.ACK:
-			if f.Bytes <= f.Packets*60 {
+			if small {
 				return ack
+			}
+		case 0:
+			if small {
+				return blank
 			}
 		}
 		return tcp
@@ -126,3 +138,49 @@ func classify(f *event.Flow) class {
 // ordinary reports whether packets of the class are mostly harmless, so that
 // only their volume counts.
 func (c class) ordinary() bool { return c == tcp || c == quic || c == esp }
+
+// talk is the kind of conversation that packets may belong to.
+type talk uint8
+
+const (
+	asking talk = iota // of services that are abused as amplifiers
+	datagrams
+	connections
+	bulk // data by TCP or QUIC
+	pings
+	others
+	talks
+)
+
+// talk returns the kind of conversation of which packets of the class would be
+// the answers.
+func (c class) talk() talk {
+	switch {
+	case c >= amplified:
+		return asking
+	case c == tcp, c == quic:
+		return bulk
+	case c == udp, c == fragments:
+		return datagrams
+	case c == syn, c == synACK, c == ack, c == rst, c == blank:
+		return connections
+	case c == icmp:
+		return pings
+	}
+	return others
+}
+
+// speech reports whether f shows that its source takes part in a conversation
+// with its destination. What a victim's stack says to strangers by itself does
+// not: resets, SYN-ACKs, ICMP errors and echo replies.
+func speech(f *event.Flow) bool {
+	switch f.Proto {
+	case event.TCP:
+		return f.TCPFlags&event.RST == 0 && f.TCPFlags != event.SYN|event.ACK
+	case event.ICMP:
+		return f.DstPort>>8 == 8
+	case event.ICMPv6:
+		return f.DstPort>>8 == 128
+	}
+	return true
+}

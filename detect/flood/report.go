@@ -11,7 +11,7 @@ import (
 	"noroshi/finding"
 )
 
-const version = 1
+const version = 2
 
 var next = map[string]finding.Text{
 	"flood.inbound": {
@@ -32,17 +32,28 @@ var next = map[string]finding.Text{
 	},
 }
 
-// report says what is known of a vector.
-func (d *Detector) report(s *suspect, v *vector, last event.Time, report func(*finding.Finding)) {
+// report says what is known of a flood that goes on.
+func (d *Detector) report(s *suspect, v *vector, report func(*finding.Finding)) {
+	excess := max(v.peakPPS/s.limit.pps, v.peakBPS/s.limit.bps)
+	v.confidence = max(v.confidence, confidence(v.samples, excess))
+	v.reported, v.told = s.now, v.packets
+	d.say(s, v, false, report)
+}
+
+func (d *Detector) say(s *suspect, v *vector, ended bool, report func(*finding.Finding)) {
+	s.measure(v, s.limit) // it may have grown since the last test
 	rule := d.rule(s, v)
 	target := s.subject(d)
 	f := &finding.Finding{
 		ID: v.id, Rule: rule, Version: version, Family: v.class.String(),
 		Severity: d.severity(s, v), Confidence: v.confidence,
-		Subject: target, First: v.onset, Last: max(min(last, max(v.last, v.onset)), v.onset), Said: v.said, Ended: v.ended,
+		Subject: target, First: v.onset, Last: max(v.last, v.onset), Said: v.said, Ended: ended,
 		Cause:   finding.Cause{Kind: "flood", Target: target.Addr, Bits: target.Bits},
 		Samples: v.samples, Measured: d.measured(s, v), Evidence: slices.Clone(v.evidence),
 		Attack: v.class.techniques(), Next: next[rule], Requirements: requirements(rule, s),
+	}
+	if s.side == whole {
+		f.Cause.Key = "network " + target.Network
 	}
 	role := "source"
 	switch {
@@ -51,19 +62,20 @@ func (d *Detector) report(s *suspect, v *vector, last event.Time, report func(*f
 	case v.class >= amplified || v.class == synACK:
 		role = "reflector"
 	}
-	f.Peers = v.top(s, role)
+	f.Peers = v.top(role)
 	f.PeerCount = v.sources.count()
 	if v.senders != nil {
-		f.PeerCount = uint64(len(v.senders)) + v.missed
+		f.PeerCount = max(f.PeerCount, uint64(len(v.senders)))
+		if v.missed == 0 {
+			f.PeerCount = uint64(len(v.senders))
+		}
 		f.Members = make([]event.Addr, 0, len(v.senders))
 		for a := range v.senders {
 			f.Members = append(f.Members, a)
 		}
 		slices.SortFunc(f.Members, compareAddr)
 		for i := range f.Peers {
-			if n := d.net.At(d.net.Lookup(f.Peers[i].Addr)); n != nil {
-				f.Peers[i].Network = n.Name
-			}
+			f.Peers[i].Network = d.net.At(d.net.Lookup(f.Peers[i].Addr)).Name
 		}
 	}
 	f.Title, f.Why = words(v, target.String(), rule, f.PeerCount, s)
@@ -72,6 +84,9 @@ func (d *Detector) report(s *suspect, v *vector, last event.Time, report func(*f
 
 // subject returns the target of the flood.
 func (s *suspect) subject(d *Detector) finding.Subject {
+	if s.side == whole {
+		return finding.Subject{Network: d.net.At(s.net).Name, Role: "victim"}
+	}
 	t := finding.Host(s.key, "victim", "")
 	if s.bits != 0 {
 		t.Bits = uint8(s.bits)
@@ -99,7 +114,7 @@ func (d *Detector) severity(s *suspect, v *vector) finding.Severity {
 
 func requirements(rule string, s *suspect) []string {
 	switch {
-	case rule == "flood.inbound" && s.side == prefix:
+	case rule == "flood.inbound" && s.side != inbound:
 		return []string{"R25", "R28", "R52"}
 	case rule == "flood.inbound":
 		return []string{"R25", "R28", "R30"}
@@ -110,14 +125,26 @@ func requirements(rule string, s *suspect) []string {
 }
 
 func (d *Detector) measured(s *suspect, v *vector) []finding.Measure {
+	rateOf := func(what, unit string, peak, limit float64, usual float32) finding.Measure {
+		m := finding.Measure{What: what, Value: math.Round(peak), Unit: unit, Error: math.Round(peak * halfWidth(v.samples))}
+		if !math.IsInf(limit, 1) {
+			m.Limit = math.Round(limit)
+		}
+		if s.learned {
+			u := math.Round(float64(usual))
+			m.Usual = &u
+		}
+		return m
+	}
 	m := []finding.Measure{
-		{What: "highest rate of packets over a second", Value: math.Round(v.peakPPS), Unit: "packets/s", Limit: s.limit.pps, Error: math.Round(v.peakPPS * halfWidth(v.samples))},
-		{What: "highest rate of bits over a second", Value: math.Round(v.peakBPS), Unit: "bits/s", Limit: s.limit.bps, Error: math.Round(v.peakBPS * halfWidth(v.samples))},
+		rateOf("highest rate of packets, over a second or since it began", "packets/s", v.peakPPS, s.limit.pps, s.usual.pps),
+		rateOf("highest rate of bits, over a second or since it began", "bits/s", v.peakBPS, s.limit.bps, s.usual.bps),
 		{What: "distinct sources", Value: float64(v.sources.count()), Unit: "addresses", Limit: float64(d.cfg.MinSources), Error: math.Round(0.06 * float64(v.sources.count()))},
 		{What: "mean packet", Value: math.Round(v.bytes / max(v.packets, 1)), Unit: "octets"},
 	}
-	if s.side != prefix {
-		m = append(m, finding.Measure{What: "packets answered by the target, of those it got", Value: math.Round(1000*min(s.outPackets/max(s.inPackets, 1), 1)) / 1000, Unit: "share"})
+	if s.side != whole && v.class != icmp && v.class != total {
+		t := v.class.talk()
+		m = append(m, finding.Measure{What: "conversations the target begins with strangers, for each packet of them", Value: math.Round(1000*s.begun[t]/max(s.unasked[t], 1)) / 1000, Unit: "share"})
 	}
 	less := func(a, b uint16) int { return int(a) - int(b) }
 	if top := v.dports.top(1, less); len(top) > 0 && top[0].sum > v.packets/4 && v.class != icmp {
@@ -140,7 +167,7 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 	en, ja := v.class.title()
 	rate := fmt.Sprintf("%s packets/s, %sbit/s", si(v.peakPPS), si(v.peakBPS))
 	rateJa := fmt.Sprintf("毎秒%sパケット、%sbps", si(v.peakPPS), si(v.peakBPS))
-	limit, limitJa := fmt.Sprintf("%s packets/s", si(s.limit.pps)), fmt.Sprintf("毎秒%sパケット", si(s.limit.pps))
+	limit, limitJa := s.limitWords(v)
 	switch rule {
 	case "flood.outbound":
 		title = finding.Text{En: fmt.Sprintf("%s from %d own hosts on %s", en, sources, target), Ja: fmt.Sprintf("自網%d台から%s宛ての%s", sources, target, ja)}
@@ -156,9 +183,13 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 		}
 	default:
 		what, whatJa := "address", "1アドレス"
-		if s.bits != 0 {
+		switch s.side {
+		case prefix:
 			en, ja = en+" over a prefix (carpet bombing)", ja+"(絨毯爆撃型)"
 			what, whatJa = "prefix", "このプレフィックス"
+		case whole:
+			en, ja = en+" over a whole network", ja+"(ネットワーク全体)"
+			what, whatJa = "network", "このネットワーク全体"
 		}
 		title = finding.Text{En: upper(en) + " on " + target, Ja: target + "宛ての" + ja}
 		why = finding.Text{
@@ -176,6 +207,26 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 	return title, why
 }
 
+// limitWords returns the limit that v passed first, and where it is from.
+func (s *suspect) limitWords(v *vector) (en, ja string) {
+	en, ja = si(s.limit.pps)+" packets/s", "毎秒"+si(s.limit.pps)+"パケット"
+	usual, static := s.usual.pps, s.static.pps
+	usualEn, usualJa := si(float64(usual))+" packets/s", "毎秒"+si(float64(usual))+"パケット"
+	if v.peakBPS/s.limit.bps > v.peakPPS/s.limit.pps || v.class.ordinary() {
+		en, ja = si(s.limit.bps)+"bit/s", si(s.limit.bps)+"bps"
+		usual, static = s.usual.bps, s.static.bps
+		usualEn, usualJa = si(float64(usual))+"bit/s", si(float64(usual))+"bps"
+	}
+	if s.learned && (en != "" && max(s.limit.pps/s.static.pps, s.limit.bps/s.static.bps) != 1 || math.IsInf(static, 1)) {
+		en += ", learned from the usual " + usualEn + " at this hour of the week"
+		ja += "(この曜日・時刻の平常値" + usualJa + "から学習)"
+	} else if s.learned {
+		en += ", and " + usualEn + " is usual at this hour of the week"
+		ja += "(この曜日・時刻の平常値は" + usualJa + ")"
+	}
+	return en, ja
+}
+
 func upper(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // si writes a number with three digits and a decimal prefix.
@@ -191,47 +242,57 @@ func si(v float64) string {
 	return fmt.Sprintf("%.3g ", v)
 }
 
-// crowd is too many floods at once.
+// crowd is too many floods at once, within ten minutes.
 type crowd struct {
-	first, last event.Time
-	count       int
-	examples    []finding.Subject
-	told        int
+	slot, first, last event.Time
+	most, count, told int
+	examples          []finding.Subject
+	evidence          []string
 }
 
-func (d *Detector) crowded(s *suspect) {
-	if d.crowd == nil || d.now.Sub(d.crowd.last).Minutes() > 10 {
-		d.crowd = &crowd{first: d.now}
+const crowdSlot = event.Time(600e9)
+
+// crowded notes a flood that isn't reported; it was the n-th of a minute in its
+// neighbourhood.
+func (d *Detector) crowded(s *suspect, v *vector, n int) {
+	slot := s.now - s.now%crowdSlot
+	if d.crowd == nil || d.crowd.slot != slot {
+		d.crowd = &crowd{slot: slot, first: v.onset}
 	}
 	c := d.crowd
-	c.last = d.now
+	c.first, c.last = min(c.first, v.onset), max(c.last, s.now)
 	c.count++
+	c.most = max(c.most, n)
 	if len(c.examples) < finding.MaxPeers {
 		c.examples = append(c.examples, s.subject(d))
 	}
+	if len(c.evidence) < finding.MaxEvidence && len(v.evidence) > 0 {
+		c.evidence = append(c.evidence, v.evidence[0])
+	}
 }
 
-// tellCrowd reports the floods that were not reported one by one.
-func (d *Detector) tellCrowd(now event.Time, report func(*finding.Finding)) {
+// tellCrowd reports the floods that were not reported one by one. Whatever the
+// shard, it is the same finding for the same ten minutes.
+func (d *Detector) tellCrowd(report func(*finding.Finding)) {
 	c := d.crowd
 	if c == nil || c.count == c.told {
 		return
 	}
 	c.told = c.count
 	report(&finding.Finding{
-		ID: finding.NewID("flood.sampling-suspect", event.Addr{}, "", c.first), Rule: "flood.sampling-suspect", Version: version,
-		Severity: finding.High, Confidence: 0.9, Subject: finding.Subject{Role: "victim"}, Peers: c.examples, PeerCount: uint64(c.count),
-		First: c.first, Last: c.last, Said: c.first, Cause: finding.Cause{Kind: "flood", Key: "sampling-suspect"},
+		ID: finding.NewID("flood.sampling-suspect", event.Addr{}, "", c.slot), Rule: "flood.sampling-suspect", Version: version,
+		Severity: finding.High, Confidence: 0.9, Subject: finding.Subject{Role: "victim"}, Peers: slices.Clone(c.examples), PeerCount: uint64(c.count),
+		First: c.first, Last: c.last, Said: c.last, Cause: finding.Cause{Kind: "flood", Key: "sampling-suspect"},
 		Samples:  float64(c.count),
-		Measured: []finding.Measure{{What: "floods beginning within a minute", Value: float64(len(d.begun) + c.count), Unit: "floods", Limit: float64(d.cfg.MaxPerMinute)}},
-		Evidence: []string{}, Attack: []string{}, Requirements: []string{"R25"}, Next: next["flood.sampling-suspect"],
+		Measured: []finding.Measure{{What: "floods beginning in one minute within one /16 (IPv6: /32)", Value: float64(c.most), Unit: "floods", Limit: float64(d.cfg.MaxPerMinute)}},
+		Evidence: slices.Clone(c.evidence), Attack: []string{}, Requirements: []string{"R25"}, Next: next["flood.sampling-suspect"],
 		Title: finding.Text{
-			En: fmt.Sprintf("%d more floods at once: a sampling rate is probably wrong", c.count),
-			Ja: fmt.Sprintf("同時にさらに%d件のフラッド: サンプリングレート誤りの疑い", c.count),
+			En: "Floods on too many targets at once: a sampling rate is probably wrong",
+			Ja: "同時多数の対象へのフラッド: サンプリングレート誤りの疑い",
 		},
 		Why: finding.Text{
-			En: "So many floods on different targets within a minute are more often one exporter whose sampling rate is misread than so many attacks.",
-			Ja: "1分以内にこれほど多くの対象へのフラッドが始まる場合、攻撃よりも、いずれかのエクスポータのサンプリングレートの取り違えであることが多い。",
+			En: fmt.Sprintf("%d floods began in one minute within one /16, and %d beyond the %d a minute are not reported one by one: that is more often one exporter whose sampling rate is misread than so many attacks.", c.most, c.count, d.cfg.MaxPerMinute),
+			Ja: fmt.Sprintf("1つの/16内で1分間に%d件のフラッドが始まり、毎分%d件を超えた%d件は個別に報告していない。実際の攻撃よりも、いずれかのエクスポータのサンプリングレートの取り違えであることが多い。", c.most, d.cfg.MaxPerMinute, c.count),
 		},
 	})
 }
@@ -273,7 +334,7 @@ var Spec = detect.Spec{
 			},
 		},
 	},
-	Memory:       "32 octets for each of at most max_hosts addresses, an eighth of that each for prefixes and addresses outside; about 20 kB for each of at most max_suspects. At a bound the entry touched longest ago goes, and is counted.",
+	Memory:       "@@32 octets for each of at most max_hosts addresses, an eighth of that each for prefixes and addresses outside; about 20 kB for each of at most max_suspects. At a bound the entry touched longest ago goes, and is counted.",
 	Source:       "Page 1954 (quickest change, CUSUM); Flajolet et al. 2007 (HyperLogLog); CISA TA14-017A (amplifiers)",
 	Requirements: []string{"R24", "R25", "R28", "R29", "R30", "R31", "R32", "R47", "R52"},
 	Config:       defaults,

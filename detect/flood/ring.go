@@ -63,60 +63,87 @@ func (r *ring) advance(now event.Time) {
 type change struct {
 	packets, bits float64    // the most by which traffic exceeded what the limit allows
 	onset         event.Time // when the excess began to grow
-	over          event.Time // end of the last bucket in which the excess was above half of need
+	over          event.Time // end of the last bucket above the limit; 0 = none
 	peakPPS       float64    // highest mean of a second
 	peakBPS       float64
-	above         int // buckets above the limit
+	ratePPS       float64 // mean since the excess began to grow; 0 without one
+	rateBPS       float64
 }
 
 // test runs the change detection up to now. One bucket counts for at most five
 // times the limit, so that a single record can't decide.
 func (r *ring) test(now event.Time, pps, bps float64) (c change) {
-	perP, perB := pps*bucketSeconds, bps*bucketSeconds
-	var sp, sb float64
+	packets := cusum{per: pps * bucketSeconds}
+	bits := cusum{per: bps * bucketSeconds}
 	rateP, rateB := r.carryP, r.carry
-	onset := r.start
-	var second [10]struct{ p, b float64 }
-	var sumP, sumB float64
 	end := bucketOf(now)
 	for k := r.start; k <= end; k++ {
 		rateP += r.packets[k%ringSize]
 		rateB += r.bits[k%ringSize]
-		p, b := max(rateP, 0), max(rateB, 0)
-		if p < 1e-6 { // what rounding left of rates that ended
-			p, b = 0, 0
-		}
-		s := &second[k%10]
-		sumP += p - s.p
-		sumB += b - s.b
-		s.p, s.b = p, b
-		c.peakPPS, c.peakBPS = max(c.peakPPS, sumP), max(c.peakBPS, sumB)
-		if sp == 0 && sb == 0 {
-			onset = k
-		}
-		// The last bucket isn't over yet.
 		part := 1.0
-		if k == end {
+		if k == end { // it isn't over yet
 			part = float64(now%bucket+1) / float64(bucket)
 		}
-		sp = max(sp+min(p, 5*perP)-perP*part, 0)
-		sb = max(sb+min(b, 5*perB)-perB*part, 0)
-		if p > perP || b > perB {
-			c.above++
+		over := packets.step(k, rateP, part)
+		if bits.step(k, rateB, part) || over {
 			c.over = event.Time(k+1) * bucket
 		}
-		if sp > c.packets {
-			c.packets = sp
-			c.onset = event.Time(onset) * bucket
-		}
-		if sb > c.bits {
-			c.bits = sb
-			if c.packets == 0 {
-				c.onset = event.Time(onset) * bucket
-			}
-		}
+	}
+	c.packets, c.peakPPS, c.ratePPS = packets.most, packets.peak, packets.rate
+	c.bits, c.peakBPS, c.rateBPS = bits.most, bits.peak, bits.rate
+	if c.packets > 0 {
+		c.onset = event.Time(packets.onset) * bucket
+	} else if c.bits > 0 {
+		c.onset = event.Time(bits.onset) * bucket
 	}
 	return c
+}
+
+// cusum is the sum by which traffic runs ahead of per a bucket.
+type cusum struct {
+	per    float64
+	second [10]float64 // the latest buckets
+	inSec  float64
+
+	excess, since float64 // since it was last 0: the excess and all traffic
+	begun         int64
+	length        float64
+
+	most, rate, peak float64 // the most excess; the mean rate until then; the highest mean of a second
+	onset            int64   // of that excess
+}
+
+// step adds bucket k, of which a part is over, and reports whether it was above.
+func (c *cusum) step(k int64, got, part float64) (above bool) {
+	if got < 1e-6 { // what rounding left of rates that ended
+		got = 0
+	}
+	s := &c.second[k%10]
+	c.inSec += got - *s
+	*s = got
+	c.peak = max(c.peak, c.inSec)
+	if c.excess == 0 {
+		c.begun, c.since, c.length = k, 0, 0
+	}
+	c.since += got
+	c.length += part
+	c.excess = max(c.excess+min(got, 5*c.per)-c.per*part, 0)
+	if c.excess > c.most {
+		c.most, c.onset = c.excess, c.begun
+		c.rate = c.since / max(c.length, 1) / bucketSeconds
+	}
+	return got > c.per
+}
+
+// lately returns the packets of the last second up to now.
+func (r *ring) lately(now event.Time) (sum float64) {
+	rate, end := r.carryP, bucketOf(now)
+	for k := r.start; k <= min(end, r.start+ringSize-1); k++ {
+		if rate += r.packets[k%ringSize]; k > end-10 {
+			sum += max(rate, 0)
+		}
+	}
+	return sum
 }
 
 // halfWidth returns the half-width of the 95 % interval of a rate that rests on

@@ -9,14 +9,14 @@ import (
 	"noroshi/event"
 )
 
-// distinct estimates the number of distinct addresses within about 3 %
-// (HyperLogLog, Flajolet et al. 2007, with 1,024 registers; linear counting
+// distinct estimates the number of distinct addresses, with a standard error of
+// 1.6 % (HyperLogLog, Flajolet et al. 2007, with 4,096 registers; linear counting
 // while it is better).
-type distinct [1024]uint8
+type distinct [4096]uint8
 
 func (d *distinct) add(a *event.Addr) {
 	h := a.Hash(0) // the estimate is part of a finding, so the seed is fixed
-	i, r := h>>54, uint8(bits.LeadingZeros64(h<<10|1<<9))+1
+	i, r := h>>52, uint8(bits.LeadingZeros64(h<<12|1<<11))+1
 	if r > d[i] {
 		d[i] = r
 	}
@@ -24,12 +24,13 @@ func (d *distinct) add(a *event.Addr) {
 
 func (d *distinct) count() uint64 {
 	const m = float64(len(d))
-	sum, zeros := 0.0, 0.0
+	var of [64]int // registers by value
 	for _, r := range d {
-		sum += math.Ldexp(1, -int(r))
-		if r == 0 {
-			zeros++
-		}
+		of[r&63]++
+	}
+	sum, zeros := 0.0, float64(of[0])
+	for r, n := range of {
+		sum += math.Ldexp(float64(n), -r)
 	}
 	e := 0.7213 / (1 + 1.079/m) * m * m / sum
 	if e <= 2.5*m && zeros > 0 {

@@ -5,48 +5,78 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"time"
 	"unsafe"
 
 	"noroshi/event"
 	"noroshi/finding"
+	"noroshi/network"
 )
 
 // suspect is an object with full books.
 type suspect struct {
-	key     event.Addr // the address, or the prefix's first
-	bits    int        // of a prefix in its own family; 0 = one host
-	side    side
-	net     uint32
-	limit   limit
-	since   event.Time
-	touched event.Time // by suspicious traffic
-	// remarkable is when the change test last had something to say.
-	remarkable event.Time
+	key    event.Addr // the address, or the prefix's first; zero for a network
+	bits   int        // of a prefix in its own family; 0 = one host
+	level  int        // of a prefix, in levels4 and levels6
+	side   side
+	net    uint32
+	static limit
 
-	// What was received and sent, forgotten with a time constant of ten
-	// seconds: whether it is answered.
-	in                   [amplified]float64 // packets by class; amplifiers count as total only
-	inPackets, inBytes   float64
-	outPackets, outBytes float64
-	aged                 event.Time
+	limit   limit // static, or learned
+	usual   rate
+	learned bool // usual is known
+
+	now        event.Time // its own clock
+	busy       event.Time // when its counter was last ahead
+	remarkable event.Time // when the change test last had something to say
+	alarms     int        // vectors that are floods now
+	tcp        bool       // of a prefix: it gets so much small TCP that its answers matter
+
+	// Packets outside of conversations, and how many conversations begin, each
+	// times the sampling rate, by kind; forgotten with a time constant of ten
+	// seconds.
+	unasked, begun [talks]float64
+	told, heard    float64 // octets it sent, and got from own amplifiers
+	aged           event.Time
+
+	// What has been received in the running minute, outside of conversations.
+	minute              int64
+	gotPackets, gotBits float64
+	attacked            bool // the minute was part of a flood
 
 	vectors []*vector
 }
 
-// maxVectors bounds the classes told apart for one suspect.
-const maxVectors = 12
+const (
+	// maxVectors bounds the classes told apart for one suspect.
+	maxVectors = 8
+	// forget is after how long the books of an object that isn't busy close, and
+	// those of a class that is no flood begin anew.
+	forget = 30 * time.Second
+	// testEvery is how often, in event time, a suspect's rates are tested; also
+	// when its packets have doubled, for attacks that are over sooner.
+	testEvery = event.Time(20e6)
+	// fewRecords is how many records a flood rests on at least: one may be wrong.
+	fewRecords = 3
+	// excuses is how many packets outside of conversations at least one begun
+	// conversation excuses.
+	excuses = 8
+	// manySenders, times Config.MaxSenders, bounds the senders of all suspects.
+	manySenders = 8
+)
 
-// vector is one class of traffic to a suspect.
+// vector is one class of traffic to a suspect, outside of conversations.
 type vector struct {
 	class   class
 	ring    ring
+	since   event.Time
 	tested  event.Time
-	due     float64 // packets at which the next test is due
-	sources distinct
+	due     float64                // packets at which the next test is due
+	sources distinct               // 4 kB, beside 5 kB of ring
 	senders map[event.Addr]float64 // packets by sender; only from inside
-	missed  uint64                 // senders beyond MaxSenders
+	missed  uint64                 // packets of senders there was no room for
 	peers   heavy[event.Addr]
-	targets heavy[event.Addr] // of a prefix
+	targets []heavy[event.Addr] // a prefix's hosts or next narrower prefixes; a network's hosts and prefixes of all levels
 	sports  heavy[uint16]
 	dports  heavy[uint16]
 	ttls    heavy[uint8]
@@ -58,89 +88,165 @@ type vector struct {
 	evidence                []string
 	first, last             event.Time
 
-	id               finding.ID // zero: no alarm
+	id               finding.ID // zero: no flood
 	onset, said      event.Time
-	over             event.Time // when it was last above its limit
+	above            event.Time // end of the last bucket above the limit
+	over             event.Time // when that was seen, or the latest amplifiers
 	reported         event.Time
+	told             float64 // packets when it was reported
 	peakPPS, peakBPS float64
 	confidence       float64
-	ended, muted     bool
+	muted            bool
 }
 
-func (s *suspect) alarmed() bool {
-	return slices.ContainsFunc(s.vectors, func(v *vector) bool { return v.id != (finding.ID{}) && !v.ended && !v.muted })
-}
+func (v *vector) alarmed() bool { return v.id != (finding.ID{}) && !v.muted }
 
 func (s *suspect) size() int {
 	n := int(unsafe.Sizeof(*s))
 	for _, v := range s.vectors {
-		n += int(unsafe.Sizeof(*v)) + 48*len(v.senders) + 600
+		n += int(unsafe.Sizeof(*v)) + 48*len(v.senders) + len(v.targets)*int(unsafe.Sizeof(v.peers)) + 600
 	}
 	return n
 }
 
-// age forgets a part of what was counted, by the time that has passed.
-func (s *suspect) age(now event.Time) {
-	const step = event.Time(1e9)
-	if now-s.aged < step {
+// stale reports whether the books should be closed: nothing happens.
+func (s *suspect) stale(now event.Time) bool {
+	return s.alarms == 0 && now.Sub(max(s.busy, s.remarkable)) >= forget
+}
+
+// clock moves the suspect's time on: what was counted fades, a minute ends, the
+// limit is that of the hour.
+func (s *suspect) clock(d *Detector, now event.Time) {
+	if now <= s.now {
 		return
 	}
-	keep := math.Exp(-now.Sub(s.aged).Seconds() / 10)
-	for i := range s.in {
-		s.in[i] *= keep
+	s.now = now
+	if now-s.aged >= 1e9 {
+		keep := math.Exp(-now.Sub(s.aged).Seconds() / 10)
+		for i := range s.unasked {
+			s.unasked[i] *= keep
+			s.begun[i] *= keep
+		}
+		s.told, s.heard = s.told*keep, s.heard*keep
+		s.aged = now
 	}
-	s.inPackets, s.inBytes, s.outPackets, s.outBytes = s.inPackets*keep, s.inBytes*keep, s.outPackets*keep, s.outBytes*keep
-	s.aged = now
+	if m := minuteOf(now); m != s.minute {
+		if s.minute != 0 {
+			d.learn(s, s.minute)
+		}
+		if m/60 != s.minute/60 {
+			d.relimit(s, m)
+		}
+		s.minute, s.gotPackets, s.gotBits, s.attacked = m, 0, 0, s.alarms > 0
+	}
+}
+
+// spoke notes what the suspect sends; begins says that it hadn't been sending to
+// that address. A router tells of a whole conversation in one record, which may
+// come after those of the other direction, so a record of many packets counts
+// for as many, up to 16; one of TCP data comes with a SYN, which alone counts as
+// outside.
+func (s *suspect) spoke(f *event.Flow, begins bool) {
+	s.told += float64(f.Bytes)
+	if !begins {
+		return
+	}
+	one := float64(max(f.Sampling, 1))
+	some := min(float64(f.Packets), 16*one)
+	switch f.Proto {
+	case event.TCP:
+		s.begun[connections] += one
+		s.begun[bulk] += some
+	case event.UDP:
+		s.begun[datagrams] += some
+		s.begun[bulk] += some
+		if amplifierOf[f.DstPort] != 0 {
+			s.begun[asking] += some
+		}
+	case event.ICMP, event.ICMPv6:
+		s.begun[pings] += some
+	default:
+		s.begun[others] += some
+	}
 }
 
 // vector returns the books of class c, or nil when there is no room for another.
 func (s *suspect) vector(c class) *vector {
+	v := s.find(c)
+	if v == nil && len(s.vectors) < maxVectors {
+		v = &vector{class: c, since: s.now}
+		s.vectors = append(s.vectors, v)
+	}
+	return v
+}
+
+func (s *suspect) find(c class) *vector {
 	for _, v := range s.vectors {
 		if v.class == c {
 			return v
 		}
 	}
-	if len(s.vectors) >= maxVectors {
-		return nil
-	}
-	v := &vector{class: c}
-	s.vectors = append(s.vectors, v)
-	return v
+	return nil
 }
 
-// testEvery is how often, in event time, a suspect's rates are tested; also
-// when its packets have doubled, for attacks that are over sooner.
-const testEvery = event.Time(20e6)
+// conversing reports whether f may be part of a conversation, and not count. What
+// an own reflector answers was asked, in the victim's name; echo requests are
+// answered by every stack; a network's answers aren't dealt to its shard.
+func (s *suspect) conversing(c class, f *event.Flow) bool {
+	switch {
+	case s.side == whole, s.side == outbound && c >= amplified:
+		return false
+	case c == icmp:
+		return f.DstPort>>8 != 8 && f.DstPort>>8 != 128
+	}
+	return true
+}
 
 // add enters a flow into a suspect's books and tests whether it is a flood.
-func (d *Detector) add(slot int32, c class, b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
-	s := d.suspects[slot]
-	s.age(d.now)
-	packets, octets := float64(f.Packets), float64(f.Bytes)
-	s.inPackets += packets
-	s.inBytes += octets
-	if c < amplified {
-		s.in[c] += packets
+func (d *Detector) add(s *suspect, c class, busy bool, b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
+	s.clock(d, f.Seen)
+	if busy {
+		s.busy = s.now
 	}
-	if !c.ordinary() {
-		s.touched = d.now
+	if s.conversing(c, f) && d.answers(f) {
+		return
 	}
-	if s.side == outbound && c == tcp {
-		return // counted for the share of SYNs
+	s.unasked[c.talk()] += float64(f.Packets)
+	if c >= amplified {
+		s.heard += float64(f.Bytes)
 	}
+	if s.side == prefix && !s.tcp && s.unasked[connections] > s.static.pps { // a tenth, for the ten seconds it fades in
+		s.tcp = true
+		d.openTCP[family(&s.key)][s.level]++
+		d.mark(s)
+	}
+	s.gotPackets += float64(f.Packets)
+	s.gotBits += float64(f.Bytes * 8)
+	d.count(s, c, b, f, report)
+	// Several kinds together may pass the limit that none of them does.
+	if !c.ordinary() && len(s.vectors) > 1 {
+		d.count(s, total, b, f, report)
+	}
+}
+
+func (d *Detector) count(s *suspect, c class, b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
 	v := s.vector(c)
 	if v == nil {
 		return
 	}
-	v.add(s, b, f, d.cfg.MaxSenders)
-	v.ring.add(f.First, f.Last, max(f.Last, d.now), packets, octets*8)
-	if d.now-v.tested >= testEvery || v.packets >= v.due {
-		v.tested, v.due = d.now, 2*v.packets
+	if v.id == (finding.ID{}) && s.now.Sub(v.since) >= forget {
+		d.senders -= len(v.senders)
+		*v = vector{class: c, since: s.now, ring: v.ring, tested: v.tested, above: v.above}
+	}
+	d.enter(s, v, b, f)
+	v.ring.add(f.First, f.Last, max(f.Last, s.now), float64(f.Packets), float64(f.Bytes*8))
+	if s.now-v.tested >= testEvery || v.packets >= v.due {
+		v.tested, v.due = s.now, 2*v.packets
 		d.test(s, v, report)
 	}
 }
 
-func (v *vector) add(s *suspect, b *event.Batch, f *event.Flow, maxSenders int) {
+func (d *Detector) enter(s *suspect, v *vector, b *event.Batch, f *event.Flow) {
 	packets := float64(f.Packets)
 	v.flows++
 	v.packets += packets
@@ -161,16 +267,24 @@ func (v *vector) add(s *suspect, b *event.Batch, f *event.Flow, maxSenders int) 
 	}
 	switch s.side {
 	case prefix:
-		v.targets.add(f.Dst, f.Dst.Hash(0), packets)
+		v.target(0, 1, s.part(&f.Dst, s.level), packets)
+	case whole:
+		for i := range 1 + len(factors) {
+			v.target(i, 1+len(factors), s.part(&f.Dst, i), packets)
+		}
 	case outbound:
 		if v.senders == nil {
 			v.senders = map[event.Addr]float64{}
 		}
-		if n, known := v.senders[f.Src]; known || len(v.senders) < maxSenders {
-			v.senders[f.Src] = n + packets
-		} else {
+		n, known := v.senders[f.Src]
+		if !known && (len(v.senders) >= d.cfg.MaxSenders || d.senders >= manySenders*d.cfg.MaxSenders) {
 			v.missed++
+			break
 		}
+		if !known {
+			d.senders++
+		}
+		v.senders[f.Src] = n + packets
 	}
 	// Samples of the flood, and not only of its first moment: the 1st, 2nd, 4th,
 	// 8th ... flow, the latest few.
@@ -182,106 +296,215 @@ func (v *vector) add(s *suspect, b *event.Batch, f *event.Flow, maxSenders int) 
 	}
 }
 
+// part returns the host (level 0) or the prefix (from 1 on) of a.
+func (s *suspect) part(a *event.Addr, level int) event.Addr {
+	switch {
+	case level == 0:
+		return hostKey(a)
+	case a.Is4():
+		return a.Masked(levels4[level-1])
+	}
+	return a.Masked(levels6[level-1])
+}
+
+func (v *vector) target(i, of int, a event.Addr, packets float64) {
+	if v.targets == nil {
+		v.targets = make([]heavy[event.Addr], of)
+	}
+	v.targets[i].add(a, a.Hash(0), packets)
+}
+
+// settle ends the floods of s that are over at now.
+func (d *Detector) settle(s *suspect, now event.Time, report func(*finding.Finding)) {
+	if s.alarms == 0 {
+		return
+	}
+	for _, v := range s.vectors {
+		if v.id == (finding.ID{}) || now.Sub(v.over) <= d.cfg.Quiet {
+			continue
+		}
+		if !v.muted {
+			d.say(s, v, true, report)
+		}
+		s.alarms--
+		d.senders -= len(v.senders)
+		*v = vector{class: v.class, since: s.now, above: v.above}
+	}
+}
+
+// measure holds the vector's rates against the limits l.
+func (s *suspect) measure(v *vector, l limit) change {
+	ch := v.ring.test(max(s.now, v.last), l.pps, l.bps)
+	v.peakPPS, v.peakBPS = max(v.peakPPS, ch.peakPPS), max(v.peakBPS, ch.peakBPS)
+	return ch
+}
+
 // test holds the vector's rates against the limits, and reports.
 func (d *Detector) test(s *suspect, v *vector, report func(*finding.Finding)) {
 	l := s.limit
 	if v.class.ordinary() {
 		l.pps = math.Inf(1)
 	}
-	ch := v.ring.test(max(d.now, v.last), l.pps, l.bps)
+	ch := s.measure(v, l)
 	enough := d.cfg.MinSamples * float64(max(v.sampling, 1))
 	need := max(l.pps*d.cfg.Window.Seconds(), enough)
 	needBits := max(l.bps*d.cfg.Window.Seconds(), enough*v.bytes*8/max(v.packets, 1))
-	v.peakPPS, v.peakBPS = max(v.peakPPS, ch.peakPPS), max(v.peakBPS, ch.peakBPS)
 	if ch.packets > need/4 || ch.bits > needBits/4 {
-		s.remarkable = d.now
+		s.remarkable = s.now
 	}
-	reflected := v.class >= amplified && s.side == inbound && v.sources.count() >= d.cfg.Reflectors
 	alarm := ch.packets >= need || ch.bits >= needBits
 	if alarm {
-		v.over = max(v.over, ch.over)
-	} else if reflected {
-		v.over = max(v.over, v.last)
+		v.peakPPS, v.peakBPS = max(v.peakPPS, ch.ratePPS), max(v.peakBPS, ch.rateBPS)
+		if ch.over > v.above {
+			v.above, v.over = ch.over, s.now
+		}
+		alarm = s.now.Sub(v.over) <= d.cfg.Quiet
 	}
-	if (alarm || reflected) && v.over > v.last-event.Time(d.cfg.Quiet) {
-		d.alarm(s, v, ch, report)
+	reflected := d.reflected(s, v)
+	if reflected {
+		s.remarkable, v.over = s.now, s.now
+	}
+	switch {
+	case v.id != (finding.ID{}):
+	case alarm && d.attack(s, v) && d.ownCause(s, v, ch), reflected && d.attack(s, v):
+		d.begin(s, v, ch)
+	}
+	if v.alarmed() && (v.packets >= 1.5*v.told || s.now.Sub(v.reported) >= d.cfg.Update) {
+		d.report(s, v, report)
 	}
 }
 
-func (d *Detector) alarm(s *suspect, v *vector, ch change, report func(*finding.Finding)) {
-	if !d.attack(s, v) {
-		return
+// reflected reports whether so many amplifiers answer a host that asked none
+// of them that the rate doesn't matter. Resolvers and shared addresses ask
+// everybody, and some of it may leave by a router that doesn't tell.
+func (d *Detector) reflected(s *suspect, v *vector) bool {
+	if v.class < amplified || s.side != inbound || v.packets < float64(d.cfg.Reflectors) {
+		return false
 	}
-	if v.id == (finding.ID{}) || v.ended { // a new one
-		if v.ended {
-			*v = vector{class: v.class, ring: v.ring, tested: v.tested, sources: v.sources, peers: v.peers, senders: v.senders,
-				packets: v.packets, bytes: v.bytes, samples: v.samples, sampling: v.sampling, first: ch.onset, last: v.last,
-				over: v.over, evidence: v.evidence, flows: v.flows, sports: v.sports, dports: v.dports, targets: v.targets}
-		}
-		v.onset = ch.onset
-		if v.onset == 0 || v.onset < v.first {
-			v.onset = v.first
-		}
-		v.said = d.now
-		v.id = finding.NewID(d.rule(s, v), s.key, v.class.String(), v.onset)
-		v.muted = d.tooMany(s)
+	switch d.net.At(s.net).Kind {
+	case network.Resolver, network.Shared:
+		return false
 	}
-	if v.muted || v.reported != 0 && d.now.Sub(v.reported) < d.cfg.Update {
-		return
+	return v.sources.count() >= d.cfg.Reflectors
+}
+
+// begin makes v a flood.
+func (d *Detector) begin(s *suspect, v *vector, ch change) {
+	v.onset, v.said = ch.onset, s.now
+	if v.onset == 0 || v.onset < v.first {
+		v.onset = v.first
 	}
-	v.reported = d.now
-	excess := ch.peakPPS / s.limit.pps
-	v.confidence = max(v.confidence, confidence(v.samples, excess))
-	d.report(s, v, d.now, report)
+	part := v.class.String()
+	if s.side == whole {
+		part += " " + d.net.At(s.net).Name
+	}
+	v.id = finding.NewID(d.rule(s, v), s.key, part, v.onset)
+	v.muted = d.tooMany(s, v)
+	s.alarms++
+	s.attacked = true
 }
 
 // confidence is the probability that the true rate is above the limit when one
 // that is excess times the limit was measured with n samples, times how often
-// the composition rules are right (0.99).
+// the composition rules are right (0.99). What is reported for other reasons
+// than its rate rests on those alone.
 func confidence(n, excess float64) float64 {
 	z := 3.0
-	if !math.IsInf(excess, 0) && excess > 1 {
+	if excess > 1 {
 		z = (1 - 1/excess) * math.Sqrt(max(n, 1))
 	}
 	return 0.99 * (1 - 0.5*math.Erfc(z/math.Sqrt2))
 }
 
-// attack decides by the composition of the traffic whether what is above its
-// limit is an attack.
+// attack decides by the composition of the traffic whether what stands out is
+// an attack.
 func (d *Detector) attack(s *suspect, v *vector) bool {
 	sources := v.sources.count()
-	answered := s.outPackets / max(s.inPackets, 1)
 	few := sources < d.cfg.MinSources
-	if s.side == prefix {
-		// One address of a prefix that has most of the traffic is a victim of
-		// its own, and is found as one.
-		targets := v.targets.top(1, compareAddr)
-		if len(targets) > 0 && targets[0].sum > v.packets/2 {
+	begun, unasked := 0.0, 0.0
+	for t := range talks {
+		if v.class == total && t != bulk || v.class != total && t == v.class.talk() {
+			begun += s.begun[t]
+			unasked += s.unasked[t]
+		}
+	}
+	crowd := excuses*begun >= unasked
+	switch c := v.class; {
+	case v.flows < fewRecords:
+		return false
+	case c >= amplified && s.side == outbound:
+		return s.heard >= 4*s.told // reflectors answer with more than they are asked
+	case c == icmp:
+		return !few || s.side == inbound || s.side == outbound // a host that pings a prefix scans it
+	case crowd, c == esp:
+		return false
+	case c.ordinary():
+		return s.side == inbound && sources >= 64
+	case c == syn:
+		return !few || s.side == inbound || s.side == outbound
+	case c == total:
+		return !few && d.mixed(s, v)
+	}
+	return !few
+}
+
+// mixed reports whether a flood of several kinds is more than one of them.
+func (d *Detector) mixed(s *suspect, v *vector) bool {
+	for _, o := range s.vectors {
+		if o != v && (o.id != (finding.ID{}) || o.ring.lately(s.now) > v.ring.lately(s.now)/2) {
 			return false
 		}
-		answered = 0 // what a prefix sends isn't in its books
 	}
-	if n := d.net.At(s.net); s.side == inbound && n != nil && (n.Kind == "resolver" || n.Kind == "shared") && answered > 0.02 {
-		return false // talks to everybody, and is answered by everybody
+	return true
+}
+
+// The share of a prefix's packets from which a part of it is a victim of its
+// own: a host from a quarter on, a narrower prefix above a half.
+const hostShare, prefixShare = 0.25, 0.5
+
+// ownCause reports whether what is above its limit is a flood on this object,
+// and neither one on a part of it nor a part of one on something wider. Since a
+// prefix has twice the limit of the next narrower one, what has too small a share
+// to be reported on its own puts the wider one above its limit.
+func (d *Detector) ownCause(s *suspect, v *vector, ch change) bool {
+	if s.side == inbound || s.side == prefix {
+		share, level := hostShare, 0
+		if s.side == prefix {
+			share, level = prefixShare, s.level+1
+		}
+		if level < len(factors) {
+			key, _ := prefixKey(&s.key, level)
+			if e := d.prefixes.Find(&key); e != nil && e.Slot != 0 {
+				if w := d.suspects[e.Slot].find(v.class); w != nil && v.ring.lately(s.now) < share*w.ring.lately(s.now) {
+					return false
+				}
+			}
+		}
 	}
-	tcpIn := s.in[syn] + s.in[synACK] + s.in[ack] + s.in[rst] + s.in[tcp]
-	switch c := v.class; {
-	case c >= amplified && s.side == outbound:
-		return v.bytes >= 4*s.outBytes // reflectors answer with more than they are asked
-	case c >= amplified, c == synACK:
-		return !few && answered < 0.25
-	case c == syn:
-		return s.in[syn] > tcpIn/2
-	case c == icmp:
-		return answered < 0.5 || s.side == prefix
-	case c == fragments, c == gre, c == other:
-		return !few && answered < 0.25
-	case c == ack, c == rst, c == udp:
-		return !few && answered < 0.1
-	case c == tcp, c == quic:
-		return sources >= 64 && answered < 0.02
+	// Less what parts get that are above limits of their own.
+	theirs := 0.0
+	for i := range v.targets {
+		level, share := i, hostShare
+		if s.side == prefix {
+			level = s.level
+		}
+		l := d.limits[s.net]
+		if level > 0 {
+			share = prefixShare
+			l.pps, l.bps = l.pps*factors[level-1], l.bps*factors[level-1]
+		}
+		if s.side == whole {
+			share = 0
+		}
+		sum := 0.0
+		for _, part := range v.targets[i].top(64, compareAddr) {
+			if p := part.sum / v.packets; p >= share && (p*ch.ratePPS >= l.pps || p*ch.rateBPS >= l.bps) {
+				sum += p
+			}
+		}
+		theirs = max(theirs, sum)
 	}
-	return false // ESP: a VPN
+	return theirs == 0 || (1-theirs)*ch.ratePPS >= s.limit.pps || (1-theirs)*ch.rateBPS >= s.limit.bps
 }
 
 func compareAddr(a, b event.Addr) int { return bytes.Compare(a[:], b[:]) }
@@ -297,20 +520,43 @@ func (d *Detector) rule(s *suspect, v *vector) string {
 	return "flood.outbound"
 }
 
-// tooMany counts floods that begin, and reports whether there are too many in a
-// minute for each to be believed.
-func (d *Detector) tooMany(s *suspect) bool {
-	d.begun = slices.DeleteFunc(d.begun, func(t event.Time) bool { return d.now.Sub(t).Minutes() > 1 })
-	if len(d.begun) >= d.cfg.MaxPerMinute {
-		d.crowded(s)
-		return true
-	}
-	d.begun = append(d.begun, d.now)
-	return false
+// tally counts floods that begin in a minute.
+type tally struct {
+	minute int64
+	floods int
 }
 
-// share returns top sources or senders as subjects.
-func (v *vector) top(s *suspect, role string) []finding.Subject {
+// maxTallies bounds the neighbourhoods with floods in a minute.
+const maxTallies = 4096
+
+// tooMany counts floods that begin, and reports whether there are too many in a
+// minute for each to be believed. It counts by neighbourhood, as dealt to shards:
+// what other shards see must not matter.
+func (d *Detector) tooMany(s *suspect, v *vector) bool {
+	k, minute := s.key, minuteOf(s.now)
+	if k.Is4() {
+		k = k.Masked(16)
+	} else {
+		k = k.Masked(32)
+	}
+	t := d.floods[k]
+	if t.minute != minute {
+		t = tally{minute: minute}
+	}
+	t.floods++
+	if len(d.floods) >= maxTallies {
+		clear(d.floods)
+	}
+	d.floods[k] = t
+	if t.floods <= d.cfg.MaxPerMinute {
+		return false
+	}
+	d.crowded(s, v, t.floods)
+	return true
+}
+
+// top returns the heaviest sources or senders as subjects.
+func (v *vector) top(role string) []finding.Subject {
 	var list []ranked[event.Addr]
 	if v.senders != nil {
 		for a, n := range v.senders {

@@ -14,20 +14,16 @@ import (
 	"noroshi/event"
 )
 
-// Entry is what is known of one key.
-type Entry struct {
+// Entry is what is known of one key. V, the owner's numbers, holds no pointers.
+type Entry[V any] struct {
 	Key event.Addr
-	// Level and Bits are the owner's; 0 at first.
-	Level, Bits float32
 	// Last is when the entry was touched, in the owner's ticks, never 0 in use.
 	Last uint32
 	// Slot is the owner's reference to more; an entry with a Slot other than 0
 	// is not given up.
 	Slot int32
+	V    V // zero at first
 }
-
-// Size is the memory of an entry, in octets.
-const Size = int(unsafe.Sizeof(Entry{}))
 
 const (
 	segmentBits = 8
@@ -37,8 +33,8 @@ const (
 )
 
 // Table finds entries by key. Make one with New.
-type Table struct {
-	segs    [segments]segment
+type Table[V any] struct {
+	segs    [segments]segment[V]
 	seed    uint64
 	idle    uint32 // ticks after which an entry may be given up
 	most    int    // slots of a segment
@@ -46,8 +42,8 @@ type Table struct {
 	evicted uint64
 }
 
-type segment struct {
-	slots []Entry // power of two; free where Last is 0
+type segment[V any] struct {
+	slots []Entry[V] // power of two; free where Last is 0
 	used  int
 	tried uint32 // when making room last failed
 }
@@ -55,8 +51,8 @@ type segment struct {
 // New returns a table for at most max entries, rounded up to what its segments
 // hold. Entries not touched for idle ticks may be given up for others; at the
 // maximum, those are that were touched longest ago.
-func New(max int, idle uint32, seed uint64) *Table {
-	t := &Table{seed: seed, idle: idle, most: smallest}
+func New[V any](max int, idle uint32, seed uint64) *Table[V] {
+	t := &Table[V]{seed: seed, idle: idle, most: smallest}
 	for t.most*3/4*segments < max { // 3/4 full it grows, if it may; 7/8 full it evicts
 		t.most *= 2
 	}
@@ -64,22 +60,22 @@ func New(max int, idle uint32, seed uint64) *Table {
 }
 
 // Len returns the number of entries.
-func (t *Table) Len() int { return t.n }
+func (t *Table[V]) Len() int { return t.n }
 
 // Bytes returns the memory of the table.
-func (t *Table) Bytes() int {
+func (t *Table[V]) Bytes() int {
 	n := 0
 	for i := range t.segs {
 		n += len(t.segs[i].slots)
 	}
-	return n * Size
+	return n * int(unsafe.Sizeof(Entry[V]{}))
 }
 
 // Evicted returns how many entries that were not idle had to go.
-func (t *Table) Evicted() uint64 { return t.evicted }
+func (t *Table[V]) Evicted() uint64 { return t.evicted }
 
 // Find returns the entry of key, or nil. The pointer is valid until Get.
-func (t *Table) Find(key *event.Addr) *Entry {
+func (t *Table[V]) Find(key *event.Addr) *Entry[V] {
 	h := key.Hash(t.seed)
 	s := &t.segs[h>>(64-segmentBits)]
 	mask := uint64(len(s.slots) - 1)
@@ -94,10 +90,23 @@ func (t *Table) Find(key *event.Addr) *Entry {
 	return nil
 }
 
+// Warm touches the memory where key's entry would be, and changes nothing.
+// Calling it for several keys before Get or Find for each lets the processor
+// wait for all of them at once, where a table is larger than its caches. The
+// result has no meaning; use it, so that the compiler keeps the call.
+func (t *Table[V]) Warm(key *event.Addr) uint32 {
+	h := key.Hash(t.seed)
+	s := &t.segs[h>>(64-segmentBits)]
+	if len(s.slots) == 0 {
+		return 0
+	}
+	return s.slots[h&uint64(len(s.slots)-1)].Last
+}
+
 // Get returns the entry of key, a new one if there is none, touched at now,
 // which is not 0. The pointer is valid until the next Get. before is when the
 // entry was touched last; 0 for a new one.
-func (t *Table) Get(key *event.Addr, now uint32) (e *Entry, before uint32) {
+func (t *Table[V]) Get(key *event.Addr, now uint32) (e *Entry[V], before uint32) {
 	h := key.Hash(t.seed)
 	s := &t.segs[h>>(64-segmentBits)]
 	if s.used >= len(s.slots)*3/4 && s.tried != now {
@@ -105,7 +114,7 @@ func (t *Table) Get(key *event.Addr, now uint32) (e *Entry, before uint32) {
 	}
 	mask := uint64(len(s.slots) - 1)
 	i := h & mask
-	var spare *Entry
+	var spare *Entry[V]
 	for ; s.slots[i].Last != 0; i = (i + 1) & mask {
 		e := &s.slots[i]
 		if e.Key == *key {
@@ -127,13 +136,13 @@ func (t *Table) Get(key *event.Addr, now uint32) (e *Entry, before uint32) {
 		s.used++
 		t.n++
 	}
-	*spare = Entry{Key: *key, Last: now}
+	*spare = Entry[V]{Key: *key, Last: now}
 	return spare, 0
 }
 
 // evict removes the entry touched longest ago of the few that stand from slot
 // i on. The owner keeps few slots in use (Slot), so there is one.
-func (t *Table) evict(s *segment, i uint64) {
+func (t *Table[V]) evict(s *segment[V], i uint64) {
 	mask := uint64(len(s.slots) - 1)
 	best, found := uint64(0), false
 	for n := uint64(0); n <= mask && (n < window || !found); n++ {
@@ -154,12 +163,12 @@ func (t *Table) evict(s *segment, i uint64) {
 			gap = j
 		}
 	}
-	s.slots[gap] = Entry{}
+	s.slots[gap] = Entry[V]{}
 }
 
 // grow makes room in a segment: it drops the idle, and doubles the segment if
 // they were few and it may.
-func (t *Table) grow(s *segment, now uint32) {
+func (t *Table[V]) grow(s *segment[V], now uint32) {
 	live := 0
 	for i := range s.slots {
 		if e := &s.slots[i]; e.Last != 0 && !t.isIdle(e, now) {
@@ -175,7 +184,7 @@ func (t *Table) grow(s *segment, now uint32) {
 		return
 	}
 	old := s.slots
-	s.slots = make([]Entry, size)
+	s.slots = make([]Entry[V], size)
 	mask := uint64(size - 1)
 	for i := range old {
 		e := &old[i]
@@ -192,6 +201,6 @@ func (t *Table) grow(s *segment, now uint32) {
 	s.used = live
 }
 
-func (t *Table) isIdle(e *Entry, now uint32) bool {
+func (t *Table[V]) isIdle(e *Entry[V], now uint32) bool {
 	return e.Slot == 0 && now > e.Last && now-e.Last > t.idle
 }

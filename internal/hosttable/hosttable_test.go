@@ -2,6 +2,7 @@ package hosttable
 
 import (
 	"testing"
+	"unsafe"
 
 	"noroshi/event"
 )
@@ -11,15 +12,15 @@ func key(i int) event.Addr {
 }
 
 func TestTable(t *testing.T) {
-	tab := New(100_000, 1000, 42)
+	tab := New[uint32](100_000, 1000, 42)
 	for round := range 3 {
 		for i := range 50_000 {
 			k := key(i)
 			e, before := tab.Get(&k, 1)
-			if e.Key != k || e.Level != float32(round) || (before == 0) != (round == 0) {
+			if e.Key != k || e.V != uint32(round) || (before == 0) != (round == 0) {
 				t.Fatalf("round %d, key %d: %+v, before %d", round, i, e, before)
 			}
-			e.Level++
+			e.V++
 		}
 	}
 	if tab.Len() != 50_000 || tab.Evicted() != 0 {
@@ -31,7 +32,7 @@ func TestTable(t *testing.T) {
 	}
 	for i := range 50_000 {
 		k := key(i)
-		if e := tab.Find(&k); e == nil || e.Level != 3 {
+		if e := tab.Find(&k); e == nil || e.V != 3 {
 			t.Fatalf("key %d: %+v", i, e)
 		}
 	}
@@ -41,7 +42,7 @@ func TestTable(t *testing.T) {
 // (Slot) or touched all the time stays.
 func TestBound(t *testing.T) {
 	const most = 10_000
-	tab := New(most, 1<<30, 42)
+	tab := New[uint32](most, 1<<30, 42)
 	pinned, busy := key(1<<31), key(1<<31+1)
 	e, _ := tab.Get(&pinned, 1)
 	e.Slot = 7
@@ -53,7 +54,7 @@ func TestBound(t *testing.T) {
 			tab.Get(&busy, uint32(i+2))
 		}
 	}
-	if limit := 4 * most * Size; tab.Bytes() > limit {
+	if limit := 4 * most * int(unsafe.Sizeof(Entry[uint32]{})); tab.Bytes() > limit {
 		t.Errorf("%d octets, want at most %d", tab.Bytes(), limit)
 	}
 	if e := tab.Find(&pinned); e == nil || e.Slot != 7 {
@@ -69,7 +70,7 @@ func TestBound(t *testing.T) {
 
 // Idle entries make room without growing and without being counted as evicted.
 func TestIdle(t *testing.T) {
-	tab := New(1<<20, 10, 42)
+	tab := New[uint32](1<<20, 10, 42)
 	for i := range 10_000 {
 		k := key(i)
 		tab.Get(&k, 1)
@@ -85,7 +86,7 @@ func TestIdle(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	tab := New(1000, 10, 42)
+	tab := New[uint32](1000, 10, 42)
 	for i := range 1000 {
 		k := key(i)
 		tab.Get(&k, 1)
@@ -99,7 +100,7 @@ func TestNoAllocation(t *testing.T) {
 func BenchmarkGet(b *testing.B) {
 	for _, n := range []int{100_000, 10_000_000} {
 		b.Run(map[bool]string{true: "100k", false: "10M"}[n == 100_000], func(b *testing.B) {
-			tab := New(n, 1<<30, 42)
+			tab := New[uint32](n, 1<<30, 42)
 			for i := range n {
 				k := key(i)
 				tab.Get(&k, 1)
