@@ -9,8 +9,8 @@ func (d *Detector) Finish(report func(*finding.Finding)) {
 			continue
 		}
 		for _, v := range s.vectors {
-			if v.id != (finding.ID{}) && !v.ended && !v.muted {
-				d.report(s, v, max(v.last, v.said), report)
+			if v.alarmed() && v.packets != v.told {
+				d.report(s, v, report)
 			}
 		}
 	}

@@ -83,8 +83,8 @@ type Detector struct {
 	known   bool // own networks are
 	surveys bart.Table[string]
 
-	probers *hosttable.Table // who sent SYNs: Level is suspicion, Bits the targets
-	echoes  *hosttable.Table // who answered without being asked: Bits the targets
+	probers *hosttable.Table[trace] // who sent SYNs
+	echoes  *hosttable.Table[trace] // who answered without being asked
 
 	suspects  []*suspect // by slot; 0 is none
 	free      []int32
@@ -104,8 +104,8 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 	const hour = 3600 // ticks
 	d := &Detector{
 		cfg: cfg, net: env.Network, known: env.Network.Known(),
-		probers:  hosttable.New(cfg.MaxHosts, hour, env.Seed),
-		echoes:   hosttable.New(max(cfg.MaxHosts/8, 1024), hour, env.Seed),
+		probers:  hosttable.New[trace](cfg.MaxHosts, hour, env.Seed),
+		echoes:   hosttable.New[trace](max(cfg.MaxHosts/8, 1024), hour, env.Seed),
 		suspects: []*suspect{nil},
 	}
 	for _, s := range intel.Surveys() {
@@ -117,6 +117,12 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 		d.surveys.Insert(p.Masked(), "configured")
 	}
 	return d, nil
+}
+
+// trace is what is remembered of a host without books.
+type trace struct {
+	places uint32 // of targets, by hash
+	level  uint32 // of suspicion
 }
 
 // watch is what is known of a TCP port as a target.
@@ -147,7 +153,7 @@ var watched = func() (w [1 << 16]struct {
 // suspicion is what one new target adds to a host's level; at full it becomes a
 // suspect: for strangers after four addresses on a service of devices, or a
 // dozen websites.
-var suspicion = [watches]float32{other: 1, device: 3, server: 3, web: 1}
+var suspicion = [watches]uint32{other: 1, device: 3, server: 3, web: 1}
 
 const full = 12
 
@@ -220,7 +226,7 @@ func (d *Detector) tcp(b *event.Batch, f *event.Flow, report func(*finding.Findi
 	}
 }
 
-func (d *Detector) suspectOf(a *event.Addr, in *hosttable.Table) *suspect {
+func (d *Detector) suspectOf(a *event.Addr, in *hosttable.Table[trace]) *suspect {
 	if e := in.Find(a); e != nil && e.Slot != 0 {
 		return d.suspects[e.Slot]
 	}
@@ -236,23 +242,22 @@ func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Fin
 	}
 	if e.Slot == 0 {
 		if before != 0 && now > before+3600 {
-			e.Level, e.Bits = 0, 0
+			e.V = trace{}
 		}
-		// Bits holds 24 places for targets, exactly: a float has 24 bits.
-		places := uint32(e.Bits)
-		bit := uint32(1) << ((f.Dst.Hash(2) + event.Mix(uint64(f.DstPort))) % 24)
+		places := e.V.places
+		bit := uint32(1) << ((f.Dst.Hash(2) + event.Mix(uint64(f.DstPort))) % 32)
 		if places&bit == 0 {
-			e.Bits = float32(places | bit)
+			e.V.places |= bit
 			kind := watched[f.DstPort].kind
-			e.Level += suspicion[kind]
+			e.V.level += suspicion[kind]
 			if isRaw(f) {
-				e.Level += 2
+				e.V.level += 2
 			}
 			if (kind == device || kind == server) && (!d.known || f.SrcNet != 0) {
-				e.Level = full // few subscribers ever do, and then every target counts
+				e.V.level = full // few subscribers ever do, and then every target counts
 			}
 		}
-		if e.Level < full && f.Marks&event.SeqIsDst == 0 {
+		if e.V.level < full && f.Marks&event.SeqIsDst == 0 {
 			return
 		}
 		if e.Slot = d.open(f.Src, f.SrcNet, f.Seen, false); e.Slot == 0 {
@@ -309,11 +314,10 @@ func (d *Detector) echo(b *event.Batch, f *event.Flow, report func(*finding.Find
 	}
 	if e.Slot == 0 {
 		if before != 0 && tick(d.now) > before+3600 {
-			e.Bits = 0
+			e.V = trace{}
 		}
-		places := uint32(e.Bits) | 1<<(f.Dst.Hash(2)%24)
-		e.Bits = float32(places)
-		if bits.OnesCount32(places) < 12 {
+		e.V.places |= 1 << (f.Dst.Hash(2) % 32)
+		if bits.OnesCount32(e.V.places) < 12 {
 			return
 		}
 		if e.Slot = d.open(f.Src, 0, f.Seen, true); e.Slot == 0 {
@@ -371,7 +375,7 @@ func (d *Detector) forget(slot int32) {
 		table = d.echoes
 	}
 	if e := table.Find(&s.addr); e != nil {
-		e.Slot, e.Level, e.Bits = 0, 0, 0
+		e.Slot, e.V = 0, trace{}
 	}
 	d.suspects[slot] = nil
 	d.free = append(d.free, slot)
