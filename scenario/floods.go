@@ -78,7 +78,7 @@ func (w *world) flood(a attack) *Flood {
 	if bits == 0 {
 		bits = hostBits(a.target)
 	}
-	truth := &Flood{Rule: "flood.inbound", Target: a.target, Bits: bits}
+	truth := &Flood{Rule: "flood.inbound", Within: time.Second, Target: a.target, Bits: bits}
 	for _, v := range a.vectors {
 		truth.Vectors = append(truth.Vectors, v.name)
 	}
@@ -171,7 +171,7 @@ type outbound struct {
 }
 
 func (w *world) floodFrom(a outbound) *Flood {
-	truth := &Flood{Rule: "flood.outbound", Target: a.victim, Bits: hostBits(a.victim), Vectors: []string{a.vector.name}, Senders: map[event.Addr]*Trace{}}
+	truth := &Flood{Rule: "flood.outbound", Within: time.Second, Target: a.victim, Bits: hostBits(a.victim), Vectors: []string{a.vector.name}, Senders: map[event.Addr]*Trace{}}
 	w.truth.Floods = append(w.truth.Floods, truth)
 	r := w.chance()
 	for _, src := range a.senders {
@@ -207,7 +207,7 @@ func (w *world) whole(f *Flood) {
 // reflect lets own hosts be abused as amplifiers: forged requests come in, and
 // large answers go to the victim.
 func (w *world) reflect(victim event.Addr, reflectors []event.Addr, a *intel.Amplifier, pps float64, from, to time.Duration) {
-	truth := &Flood{Rule: "flood.reflector", Target: victim, Bits: hostBits(victim), Vectors: []string{a.Vector}, Senders: map[event.Addr]*Trace{}}
+	truth := &Flood{Rule: "flood.reflector", Within: 3 * time.Second, Target: victim, Bits: hostBits(victim), Vectors: []string{a.Vector}, Senders: map[event.Addr]*Trace{}}
 	w.truth.Floods = append(w.truth.Floods, truth)
 	r := w.chance()
 	for _, own := range reflectors {

@@ -251,7 +251,10 @@ func (w *world) packet(o *watch, s *stream, i uint64) {
 	flags, size := s.look(i)
 	f, seen := w.keep(o, max(at, w.now), payload)
 	f.First, f.Last = seen, seen
-	f.TCPFlags, f.TTL, f.Window = flags, s.ttl, s.window
+	f.TCPFlags, f.TTL = flags, s.ttl
+	if s.proto == event.TCP && !s.fragment {
+		f.Window = s.window
+	}
 	if f.TTL == 0 {
 		f.TTL = 57
 	}
@@ -269,8 +272,6 @@ func (w *world) packet(o *watch, s *stream, i uint64) {
 		if s.marked {
 			f.Marks |= event.SeqIsDst
 		}
-	case s.proto != event.TCP:
-		f.Window = 0
 	}
 	if s.trace != nil {
 		s.trace.told(seen, 1)

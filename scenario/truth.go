@@ -3,6 +3,7 @@ package scenario
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"noroshi/event"
 	"noroshi/finding"
@@ -53,6 +54,8 @@ type Flood struct {
 	Bits    int        // of the prefix in its own family; 32 or 128 for a host
 	Vectors []string   // sorted
 	Senders map[event.Addr]*Trace
+	// Within is how soon after its first record was told it should be found.
+	Within time.Duration
 	Trace
 }
 
