@@ -22,7 +22,7 @@ const evening = 21
 // each call.
 func All() []*Scenario {
 	list := []*Scenario{
-		ordinaryDay(), wrongSampling(),
+		ordinaryDay(), ordinaryEvening(), wrongSampling(),
 		miraiOutbreak(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
 	}
 	for _, a := range intel.Amplifiers() {
@@ -47,9 +47,22 @@ func ordinaryDay() *Scenario {
 	}
 }
 
+func ordinaryEvening() *Scenario {
+	return &Scenario{
+		Name: "ordinary-evening", Requirements: []string{"R24", "R25", "R47"}, Length: 12 * time.Minute, Hour: evening, Provider: newProvider(1000),
+		Doc: finding.Text{
+			En: "Twelve minutes of the busiest evening with 160,000 subscribers at 1:1,000: games and calls are more packets than a flood. Nothing is to be reported.",
+			Ja: "加入者16万の最も混む夜の12分、サンプリングは1:1,000。ゲームや通話のパケット数はフラッドを上回る。何も報告しないのが正しい。",
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 100_000, mobile: 60_000, offices: 200, behindNAT: 3000, servers: true, unasked: true})
+		},
+	}
+}
+
 func wrongSampling() *Scenario {
 	p := newProvider(100)
-	p.Exporters[0].Announced = 100_000
+	p.Exporters[0].Sampling, p.Exporters[0].Announced = 1, 1000
 	return &Scenario{
 		Name: "wrong-sampling", Requirements: []string{"R25"}, Length: 30 * time.Minute, Hour: evening, Provider: p,
 		Doc: finding.Text{
@@ -360,15 +373,16 @@ func carpet() *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(background)
-			a := intel.Amplifiers()[0]
-			w.flood(attack{target: groups[homes].addr(4096, false), bits: 22, vectors: amplified(&a)[:1], pps: 200_000, from: 10 * time.Second, to: 40 * time.Second})
+			v := amplified(&intel.Amplifiers()[0])[:1]
+			v[0].share = 1
+			w.flood(attack{target: groups[homes].addr(4096, false), bits: 22, vectors: v, pps: 200_000, from: 10 * time.Second, to: 40 * time.Second})
 		},
 	}
 }
 
 func manyOnOne() *Scenario {
 	return &Scenario{
-		Name: "100000-on-one", Requirements: []string{"R47"}, Length: 60 * time.Second, Hour: evening, Provider: newProvider(10),
+		Name: "100000-on-one", Requirements: []string{"R47"}, Length: 60 * time.Second, Hour: evening, Provider: switched(10),
 		Doc: finding.Text{
 			En: "100,000 subscribers send one victim outside five packets a second each.",
 			Ja: "加入者10万が外部の1被害者へ、それぞれ毎秒5パケットを送る。",

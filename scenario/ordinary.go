@@ -333,8 +333,11 @@ func (w *world) serve(share float64) {
 			down := uint64(octets/1400) + 4
 			t := talk{client: client, server: groups[servers].addr(uint32(10+r.IntN(20)), six), cport: ephemeral(r), sport: 443, proto: event.TCP, start: soon(),
 				lasts: time.Duration(seconds(r, .1, 20)), up: down/2 + 5, down: down, upSize: 80, downSize: 1400}
-			if r.IntN(60) == 0 {
+			switch x := r.IntN(240); {
+			case x < 4:
 				t.outcome = aborted
+			case x < 6:
+				t.outcome = unanswered
 			}
 			w.converse(t)
 		}

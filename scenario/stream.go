@@ -70,6 +70,7 @@ type watch struct {
 	index            int
 	chance           *rand.Rand
 	skip             uint64 // packets to let pass before the next is looked at
+	meanGap          float64
 	active, inactive event.Time
 }
 
@@ -78,7 +79,7 @@ func (o *watch) gap() uint64 {
 	if o.Sampling <= 1 {
 		return 0
 	}
-	return uint64(o.chance.ExpFloat64() * float64(o.Sampling-1))
+	return uint64(o.chance.ExpFloat64() * o.meanGap) // rounded down it is geometric
 }
 
 // watching returns who reports packets between two addresses: the exporter of

@@ -63,6 +63,7 @@ func newWorld(p *Provider, seed uint64, start event.Time, length time.Duration, 
 		if e.Protocol.packets() {
 			w.watches[i].active = event.Time(10 * time.Second) // how far ahead packets are worked out
 		}
+		w.watches[i].meanGap = -1 / math.Log1p(-1/float64(e.Sampling))
 		w.watches[i].skip = w.watches[i].gap()
 	}
 	w.watchOf = make([]*watch, len(p.watched))

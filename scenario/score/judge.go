@@ -67,17 +67,8 @@ func Judge(r *Result) []Check {
 	j.announced()
 	j.floods()
 	j.falseIncidents()
-	j.add("", Check{What: "records lost between exporter and detector", Value: float64(int64(r.Truth.Records) - int64(r.Records-tunnelled(r)) + int64(r.Lost)), Unit: "records", Of: int(r.Truth.Records)})
+	j.add("", Check{What: "records lost between exporter and detector", Value: abs(float64(r.Truth.Records)-float64(r.Records)) + float64(r.Lost), Unit: "records", Of: int(r.Truth.Records)})
 	return j.checks
-}
-
-// tunnelled would be the records that decoding makes of packets inside others;
-// the scenarios' only ones are those of a flood of GRE.
-func tunnelled(r *Result) uint64 {
-	if r.Records > r.Truth.Records {
-		return r.Records - r.Truth.Records
-	}
-	return 0
 }
 
 // add enters a check; needs names the detector without which it can't be made.

@@ -44,7 +44,7 @@ type Result struct {
 	sizes   []size
 	names   map[string]bool // of the detectors that ran
 
-	Records   uint64 // decoded
+	Records   uint64 // decoded; those of packets inside others don't count
 	Datagrams uint64
 	Lost      uint64 // what decoders counted as lost, refused or cut
 	Took      time.Duration
@@ -136,7 +136,7 @@ func Run(ctx context.Context, s *scenario.Scenario, cfg Config) (*Result, error)
 			r.Members[*in.Merged][a] = true
 		}
 	}
-	r.Truth, r.Records, r.Datagrams = play.truth, p.Stats().Flows, play.datagrams
+	r.Truth, r.Records, r.Datagrams = play.truth, p.Stats().Flows-play.inner, play.datagrams
 	for c := range play.Counts() {
 		if c.Name == "lost" || c.Name == "refused" {
 			r.Lost += c.Value
@@ -156,6 +156,7 @@ type played struct {
 	truth     *scenario.Truth
 	datagrams uint64
 	failed    uint64 // datagrams that could not be decoded
+	inner     uint64 // records of packets inside others
 
 	pool event.Pool
 }
@@ -165,10 +166,16 @@ func (p *played) Run(ctx context.Context, emit func(*event.Batch)) error {
 	b := p.pool.Get()
 	send := func(d *wire.Datagram) {
 		p.datagrams++
+		before := b.Len()
 		if d.Exporter.Protocol == scenario.Packets {
 			packet.Decode(&packet.Packet{Time: d.At, Link: packet.Raw, Data: d.Data, Wire: len(d.Data)}, event.MaxPayload, b)
 		} else if _, err := p.decoder.Decode(d.Data, d.Exporter.Addr, d.At, b); err != nil {
 			p.failed++
+		}
+		for i := range b.Flows[before:] {
+			if b.Flows[before+i].Has(event.Tunnelled) {
+				p.inner++
+			}
 		}
 		if b.Len() >= event.BatchSize {
 			emit(b)
