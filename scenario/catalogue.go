@@ -455,3 +455,46 @@ func terabit() *Scenario {
 		},
 	}
 }
+
+// Demo returns the scenario that noroshi demo shows: less than a minute of a
+// small provider's network, whose exporters hold nothing back for long. It is
+// not one of All, because nothing is scored by it.
+func Demo() *Scenario {
+	p := newProvider(10)
+	p.Exporters = []Exporter{
+		{Name: "access", Addr: event.AddrOf4([4]byte{192, 0, 2, 1}), Protocol: SFlow, Sampling: 10},
+		{Name: "mobile-core", Addr: event.AddrOf4([4]byte{192, 0, 2, 2}), Protocol: NetFlow9, Domain: 7, Sampling: 20, Active: 5 * time.Second, Inactive: time.Second},
+		{Name: "data-centre", Addr: event.AddrOf4([4]byte{192, 0, 2, 3}), Protocol: IPFIX, Domain: 1, Sampling: 50, Active: 5 * time.Second, Inactive: time.Second},
+		p.Exporters[3],
+	}
+	const bots = 60
+	victim, server := four(contentNet+0xc805), groups[servers].addr(12, false)
+	blanket := groups[mobile].addr(4096, false)
+	act := func(at time.Duration, en, ja string) Act { return Act{at, finding.Text{En: en, Ja: ja}} }
+	return &Scenario{
+		Name: "demo", Requirements: []string{"R24", "R25", "R47"}, Length: 48 * time.Second, Provider: p,
+		Doc: finding.Text{
+			En: "3,500 subscribers, servers and resolvers; then an outbreak of Mirai, an amplification attack, carpet bombing and a flood from inside.",
+			Ja: "加入者3,500とサーバー、リゾルバー。続いてMiraiの感染拡大、増幅攻撃、絨毯爆撃、内部からのフラッド。",
+		},
+		Acts: []Act{
+			act(0, "ordinary traffic of 3,500 subscribers, servers and resolvers", "加入者3,500、サーバー、リゾルバーの平常なトラフィック"),
+			act(4*time.Second, fmt.Sprintf("%d homes are infected with Mirai and scan", bots), fmt.Sprintf("家庭%d軒がMiraiに感染しスキャンを開始", bots)),
+			act(10*time.Second, fmt.Sprintf("4,000 open DNS servers answer %v, which asked none of them: 120,000 packets/s", server), fmt.Sprintf("開放DNSサーバー4,000台の応答が%vへ毎秒12万パケット", server)),
+			act(20*time.Second, fmt.Sprintf("carpet bombing of %v/22: 200,000 packets/s, 195 for each address", blanket), fmt.Sprintf("%v/22への絨毯爆撃: 毎秒20万パケット、1アドレス当たり195", blanket)),
+			act(28*time.Second, fmt.Sprintf("500 homes flood %v with 100 packets/s each", victim), fmt.Sprintf("家庭500軒が%vへ毎秒100パケットずつフラッド", victim)),
+			act(42*time.Second, "all attacks are over", "すべての攻撃が終了"),
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 2000, mobile: 1200, offices: 100, behindNAT: 300, servers: true, unasked: true})
+			k := mirai(40)
+			k.lines = nil
+			w.infect(k, w.botsAt(w.someHosts(homes, bots, 2000), 4*time.Second, 4*time.Second))
+			w.flood(attack{target: server, vectors: amplified(&intel.Amplifiers()[0]), pps: 120_000, from: 10 * time.Second, to: 30 * time.Second})
+			u := vectorOf("udp")
+			w.flood(attack{target: blanket, bits: 22, vectors: []vector{u}, pps: 200_000, from: 20 * time.Second, to: 36 * time.Second})
+			u.dport = 443
+			w.floodFrom(outbound{victim: victim, senders: w.someHosts(homes, 500, 2000), vector: u, pps: 100, from: 28 * time.Second, to: 42 * time.Second, spread: time.Second})
+		},
+	}
+}

@@ -30,7 +30,15 @@ type Scenario struct {
 	// Hour is the hour of the day, in UTC, at which a play should start for the
 	// ordinary traffic to be as meant.
 	Hour int
+	// Acts are what a viewer should know while it is played, in order of time.
+	Acts []Act
 	play func(w *world)
+}
+
+// Act is one thing that begins in a scenario.
+type Act struct {
+	At   time.Duration // since the start
+	Text finding.Text
 }
 
 // Play emits the records of the scenario, which begins at start, in the order of

@@ -98,10 +98,10 @@ func share(n, of int) float64 {
 }
 
 // named returns the hosts that were called bots, with the last finding of each.
-func (j *judge) named() map[event.Addr]*Finding {
+func (r *Result) named() map[event.Addr]*Finding {
 	m := map[event.Addr]*Finding{}
-	for i := range j.Findings {
-		f := &j.Findings[i]
+	for i := range r.Findings {
+		f := &r.Findings[i]
 		if strings.HasPrefix(f.Rule, "iotbot.") && f.Subject.Role == "bot" && f.Severity > finding.Informational {
 			m[f.Subject.Addr] = f
 		}
@@ -163,9 +163,9 @@ func (j *judge) bots() {
 }
 
 // firstSaid is when a host was first called a bot.
-func (j *judge) firstSaid(a event.Addr) event.Time {
-	for i := range j.Findings {
-		if f := &j.Findings[i]; f.Subject.Addr == a && f.Subject.Role == "bot" {
+func (r *Result) firstSaid(a event.Addr) event.Time {
+	for i := range r.Findings {
+		if f := &r.Findings[i]; f.Subject.Addr == a && f.Subject.Role == "bot" {
 			return f.FirstSaid
 		}
 	}
@@ -324,16 +324,8 @@ func (j *judge) floods() {
 	for _, f := range j.Truth.Floods {
 		families := map[string]bool{}
 		members := map[event.Addr]bool{}
-		said := event.Time(0)
-		for i := range j.Findings {
-			x := &j.Findings[i]
-			if x.Rule != f.Rule || !f.Covers(x.Subject) || x.Severity == finding.Informational {
-				continue
-			}
+		for _, x := range j.about(f) {
 			families[x.Family] = true
-			if said == 0 || x.FirstSaid < said {
-				said = x.FirstSaid
-			}
 			for _, a := range x.Members {
 				members[a] = true
 			}
@@ -352,10 +344,11 @@ func (j *judge) floods() {
 		}
 		// Vectors named, of those there are and those there are not.
 		j.add("flood", Check{What: "vectors named right", Value: share(named, len(f.Vectors)+len(families)-named), Limit: minVectors, AtLeast: true, Unit: "share", Of: len(f.Vectors), Wrong: differ(f.Vectors, got)})
-		if found == 0 {
+		after, known := j.FloodFound(f)
+		if !known {
 			continue
 		}
-		j.add("flood", Check{What: "time to alert from the first datagram", Value: said.Sub(f.FirstSeen).Seconds(), Limit: f.Within.Seconds(), Unit: "s", Of: 1})
+		j.add("flood", Check{What: "time to alert from the first datagram", Value: after.Seconds(), Limit: f.Within.Seconds(), Unit: "s", Of: 1})
 		incidents := 0
 		for _, in := range j.Incidents {
 			if strings.HasPrefix(in.Kind, "flood.") && covers(f, in) {
@@ -401,10 +394,7 @@ func covers(f *scenario.Flood, in *incident.Incident) bool {
 func (j *judge) falseIncidents() {
 	var wrong []string
 	suspected := false
-	for _, in := range j.Incidents {
-		if in.Severity == finding.Informational || j.isTrue(in) {
-			continue
-		}
+	for _, in := range j.FalseIncidents() {
 		suspected = suspected || in.Kind == "flood.sampling-suspect"
 		wrong = append(wrong, fmt.Sprintf("%s %s: %s", in.Kind, in.Family, in.Title.En))
 	}
@@ -420,11 +410,64 @@ func (j *judge) falseIncidents() {
 	j.add("", Check{What: "incidents raised by the wrong sampling rate", Value: float64(len(wrong)), Limit: maxSuspect, Unit: "incidents", Of: len(j.Incidents), Wrong: wrong})
 }
 
+// FalseIncidents returns the incidents above informational that are about
+// nothing that happened.
+func (r *Result) FalseIncidents() (list []*incident.Incident) {
+	for _, in := range r.Incidents {
+		if in.Severity > finding.Informational && !r.isTrue(in) {
+			list = append(list, in)
+		}
+	}
+	return list
+}
+
+// BotsFound returns how many bots there were of which exporters saw 100 probes, how many
+// of those were found, and how soon the first was after its first datagram.
+func (r *Result) BotsFound() (all, found int, first time.Duration) {
+	named := r.named()
+	for _, b := range r.Truth.Bots {
+		f := named[b.Addr]
+		if b.Seen >= minProbes {
+			all++
+			if f != nil {
+				found++
+			}
+		}
+		if f != nil {
+			if d := r.firstSaid(b.Addr).Sub(b.FirstSeen); first == 0 || d < first {
+				first = d
+			}
+		}
+	}
+	return all, found, first
+}
+
+// FloodFound returns how soon a flood was found after its first datagram.
+func (r *Result) FloodFound(f *scenario.Flood) (after time.Duration, found bool) {
+	said := event.Time(0)
+	for _, x := range r.about(f) {
+		if said == 0 || x.FirstSaid < said {
+			said = x.FirstSaid
+		}
+	}
+	return said.Sub(f.FirstSeen), said != 0
+}
+
+// about returns the findings of the flood's rule on its target.
+func (r *Result) about(f *scenario.Flood) (list []*Finding) {
+	for i := range r.Findings {
+		if x := &r.Findings[i]; x.Rule == f.Rule && f.Covers(x.Subject) && x.Severity > finding.Informational {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
 // isTrue reports whether the incident is about something that happened: a flood
 // on its target, or hosts most of which are bots or their servers.
-func (j *judge) isTrue(in *incident.Incident) bool {
+func (r *Result) isTrue(in *incident.Incident) bool {
 	if strings.HasPrefix(in.Kind, "flood.") {
-		return slices.ContainsFunc(j.Truth.Floods, func(f *scenario.Flood) bool { return f.Rule == in.Kind && covers(f, in) })
+		return slices.ContainsFunc(r.Truth.Floods, func(f *scenario.Flood) bool { return f.Rule == in.Kind && covers(f, in) })
 	}
 	if !strings.HasPrefix(in.Kind, "iotbot.") && !strings.HasPrefix(in.Kind, "scan.") {
 		return false
@@ -432,11 +475,11 @@ func (j *judge) isTrue(in *incident.Incident) bool {
 	right, of := 0, 0
 	count := func(a event.Addr) {
 		of++
-		if j.Truth.Bots[a] != nil || j.Truth.Roles[a] != nil {
+		if r.Truth.Bots[a] != nil || r.Truth.Roles[a] != nil {
 			right++
 		}
 	}
-	for a := range j.Members[in.ID] {
+	for a := range r.Members[in.ID] {
 		count(a)
 	}
 	if of == 0 {

@@ -63,71 +63,64 @@ type size struct {
 	active uint64
 }
 
-// Run plays s.
-func Run(ctx context.Context, s *scenario.Scenario, cfg Config) (*Result, error) {
-	began := time.Now()
-	table, err := network.New(s.Provider.Networks)
-	if err != nil {
-		return nil, err
-	}
+// Recorder gathers what detectors say while a scenario is played. It is for one
+// goroutine at a time, as a pipeline's Report and Clock are called.
+type Recorder struct {
+	result     *Result
+	correlator *incident.Correlator
+	at         map[finding.ID]int
+	last       map[finding.ID]*incident.Incident
+	order      []finding.ID
+}
+
+// NewRecorder returns a Recorder for a play of s in which the detectors named run.
+func NewRecorder(s *scenario.Scenario, detectors []pipeline.Detector) *Recorder {
 	r := &Result{Scenario: s, Members: map[finding.ID]map[event.Addr]bool{}, names: map[string]bool{}}
-	correlator := incident.NewCorrelator(incident.Config{})
-	at := map[finding.ID]int{}
-	last := map[finding.ID]*incident.Incident{}
-	var order []finding.ID
-	note := func(now event.Time) {
-		for _, in := range correlator.Changes() {
-			if last[in.ID] == nil {
-				order = append(order, in.ID)
-				r.Members[in.ID] = map[event.Addr]bool{}
-			}
-			last[in.ID] = in
-			for _, m := range in.NewMembers {
-				r.Members[in.ID][m.Addr] = true
-			}
-			if in.Active >= 1000 {
-				r.sizes = append(r.sizes, size{now, in.ID, in.Active})
-			}
-		}
-	}
-	begin := s.Start()
-	play := &played{scenario: s, seed: cfg.Seed, start: begin, decoder: export.NewDecoder(export.Config{})}
-	p := &pipeline.Pipeline{
-		Detectors: cfg.Detectors, Network: table, Shards: max(cfg.Shards, 1),
-		Report: func(f *finding.Finding) {
-			if i, known := at[f.ID]; known {
-				r.Findings[i].Finding = *f
-			} else {
-				at[f.ID] = len(r.Findings)
-				r.Findings = append(r.Findings, Finding{*f, f.Said})
-			}
-			correlator.Add(f)
-		},
-		Clock: func(now event.Time) {
-			correlator.Advance(now)
-			note(now)
-			if cfg.Progress != nil {
-				cfg.Progress(now.Sub(begin))
-			}
-		},
-	}
-	if p.Detectors == nil {
-		for _, spec := range all.Specs {
-			p.Detectors = append(p.Detectors, pipeline.Detector{Spec: spec})
-		}
-	}
-	for _, d := range p.Detectors {
+	for _, d := range detectors {
 		r.names[d.Spec.Name] = true
 	}
-	if err := p.Run(ctx, play); err != nil {
-		return nil, err
+	return &Recorder{result: r, correlator: incident.NewCorrelator(incident.Config{}), at: map[finding.ID]int{}, last: map[finding.ID]*incident.Incident{}}
+}
+
+// Report takes a finding.
+func (c *Recorder) Report(f *finding.Finding) {
+	r := c.result
+	if i, known := c.at[f.ID]; known {
+		r.Findings[i].Finding = *f
+	} else {
+		c.at[f.ID] = len(r.Findings)
+		r.Findings = append(r.Findings, Finding{*f, f.Said})
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	c.correlator.Add(f)
+}
+
+// Clock takes the watermark and returns the incidents that changed.
+func (c *Recorder) Clock(now event.Time) []*incident.Incident {
+	c.correlator.Advance(now)
+	changes := c.correlator.Changes()
+	r := c.result
+	for _, in := range changes {
+		if c.last[in.ID] == nil {
+			c.order = append(c.order, in.ID)
+			r.Members[in.ID] = map[event.Addr]bool{}
+		}
+		c.last[in.ID] = in
+		for _, m := range in.NewMembers {
+			r.Members[in.ID][m.Addr] = true
+		}
+		if in.Active >= 1000 {
+			r.sizes = append(r.sizes, size{now, in.ID, in.Active})
+		}
 	}
-	note(event.Time(p.Stats().Clock))
-	for _, id := range order {
-		in := last[id]
+	return changes
+}
+
+// Result returns what was gathered, beside what happened.
+func (c *Recorder) Result(truth *scenario.Truth) *Result {
+	r := c.result
+	r.Truth, r.Incidents = truth, nil
+	for _, id := range c.order {
+		in := c.last[id]
 		if in.Merged == nil {
 			r.Incidents = append(r.Incidents, in)
 			continue
@@ -136,7 +129,48 @@ func Run(ctx context.Context, s *scenario.Scenario, cfg Config) (*Result, error)
 			r.Members[*in.Merged][a] = true
 		}
 	}
-	r.Truth, r.Records, r.Datagrams = play.truth, p.Stats().Flows-play.inner, play.datagrams
+	return r
+}
+
+// AllDetectors returns every detector, with its defaults.
+func AllDetectors() (list []pipeline.Detector) {
+	for _, spec := range all.Specs {
+		list = append(list, pipeline.Detector{Spec: spec})
+	}
+	return list
+}
+
+// Run plays s.
+func Run(ctx context.Context, s *scenario.Scenario, cfg Config) (*Result, error) {
+	began := time.Now()
+	table, err := network.New(s.Provider.Networks)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Detectors == nil {
+		cfg.Detectors = AllDetectors()
+	}
+	rec := NewRecorder(s, cfg.Detectors)
+	begin := s.Start()
+	play := &played{scenario: s, seed: cfg.Seed, start: begin, decoder: export.NewDecoder(export.Config{})}
+	p := &pipeline.Pipeline{
+		Detectors: cfg.Detectors, Network: table, Shards: max(cfg.Shards, 1), Report: rec.Report,
+		Clock: func(now event.Time) {
+			rec.Clock(now)
+			if cfg.Progress != nil {
+				cfg.Progress(now.Sub(begin))
+			}
+		},
+	}
+	if err := p.Run(ctx, play); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rec.Clock(p.Stats().Clock)
+	r := rec.Result(play.truth)
+	r.Records, r.Datagrams = p.Stats().Flows-play.inner, play.datagrams
 	for c := range play.Counts() {
 		if c.Name == "lost" || c.Name == "refused" {
 			r.Lost += c.Value
