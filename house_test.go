@@ -28,7 +28,7 @@ var mayImport = map[string]string{
 	"pipeline":        "event finding network source detect",
 	"incident":        "event finding",
 	"store":           "event finding incident",
-	"scenario":        "event finding incident network pipeline source detect",
+	"scenario":        "event finding incident intel network pipeline source detect",
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
 	"bench":           "event finding network detect pipeline source",
