@@ -175,6 +175,7 @@ func (c *Correlator) leave(f *finding.Finding) *group {
 
 // dissolve closes an incident that has lost its last finding to another.
 func (c *Correlator) dissolve(g, to *group) {
+	c.allowance = min(c.allowance+1, float64(c.cfg.Burst)) // it took the place of one that stays
 	g.in.Ended = true
 	g.in.Merged = &to.in.ID
 	if g.in.State != Closed {

@@ -111,7 +111,6 @@ func (g *group) drop(f *finding.Finding) {
 				g.subject[k] = j - 1
 			}
 		}
-		g.in.SubjectCount--
 	}
 	if m := g.members[memberKey{f.Subject.Addr, f.Subject.Port}]; m != nil {
 		delete(g.members, memberKey{f.Subject.Addr, f.Subject.Port})
@@ -237,9 +236,8 @@ func (g *group) relate(id finding.ID) {
 func (g *group) copy(now event.Time) *Incident {
 	in := &g.in
 	in.Members = uint64(len(g.members))
-	in.SubjectCount = max(in.SubjectCount, uint64(len(g.subjects)))
-	if n := uint64(len(g.members)); len(g.subjects) == MaxSubjects {
-		in.SubjectCount = max(in.SubjectCount, n)
+	if in.SubjectCount = uint64(len(g.subjects)); len(g.subjects) == MaxSubjects {
+		in.SubjectCount = max(in.SubjectCount, in.Members)
 	}
 	if n := len(g.members); n != g.activeFor && (n <= 1<<15 || now.Sub(g.activeAt) > 10*time.Second) {
 		g.activeAt, g.activeFor = now, n
@@ -258,8 +256,13 @@ func (g *group) copy(now event.Time) *Incident {
 	return &out
 }
 
-// peak returns the most members that were active at one moment. One that has
-// not ended is taken to be active until now.
+// settle is how long it takes until it is known that a member has stopped: a
+// router's report of its last flow, and then silence.
+const settle = 30 * time.Second
+
+// peak returns the most members that were active at one moment. One that has not
+// ended is taken to be active until a little before now, because a device that
+// has just moved to another address must not be counted at both.
 func peak(members map[memberKey]*Member, now event.Time) uint64 {
 	type edge struct {
 		at event.Time
@@ -267,9 +270,9 @@ func peak(members map[memberKey]*Member, now event.Time) uint64 {
 	}
 	edges := make([]edge, 0, 2*len(members))
 	for _, m := range members {
-		end := max(m.Last, now)
-		if m.Ended {
-			end = m.Last
+		end := m.Last
+		if !m.Ended {
+			end = max(end, now.Add(-settle))
 		}
 		edges = append(edges, edge{m.First, +1}, edge{end + 1, -1})
 	}

@@ -88,6 +88,7 @@ func TestFleet(t *testing.T) {
 	for i := range 3 {
 		c.Add(bot(nth(n+i), "mirai/7547/cars", 40))
 	}
+	c.Advance(at(80))
 	got := latest(c)
 	if len(got) != 2 {
 		t.Fatalf("%d incidents, want 2", len(got))

@@ -112,10 +112,11 @@ type Detector struct {
 	cfg *Config
 	net *network.Table
 
-	servers recent[endpoint, *server]   // what may be a control server or a receiver
-	loaders recent[event.Addr, *server] // who logs in behind others
-	guessed recent[event.Addr, guess]   // devices whose password was guessed
-	told    recent[event.Addr, event.Time]
+	servers recent[endpoint, *server]      // what may be a control server or a receiver
+	loaders recent[event.Addr, *server]    // who logs in behind others
+	guessed recent[event.Addr, guess]      // devices whose password was guessed
+	told    recent[event.Addr, event.Time] // who reported what it found
+	first   recent[event.Addr, int]        // who logged in where nobody had before, and how often
 	orders  recent[string, *order]
 
 	now event.Time
@@ -141,6 +142,7 @@ type server struct {
 	named                               string // a bot's name for itself
 	reports                             int    // read
 	token, download                     string
+	behind                              int // of its log-ins, those behind a guess that was reported
 
 	evidence   []string
 	id         finding.ID
@@ -170,7 +172,7 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 	return &Detector{
 		cfg: cfg, net: env.Network,
 		servers: newRecent[endpoint, *server](cfg.MaxServers), loaders: newRecent[event.Addr, *server](cfg.MaxServers),
-		guessed: newRecent[event.Addr, guess](cfg.MaxDevices), told: newRecent[event.Addr, event.Time](cfg.MaxDevices),
+		guessed: newRecent[event.Addr, guess](cfg.MaxDevices), told: newRecent[event.Addr, event.Time](cfg.MaxDevices), first: newRecent[event.Addr, int](cfg.MaxDevices),
 		orders: newRecent[string, *order](1024),
 	}, nil
 }
@@ -254,55 +256,58 @@ func (d *Detector) session(b *event.Batch, f *event.Flow, report func(*finding.F
 
 // login examines a session to a service of devices. The first to log in guessed
 // the password; another who does so after the first has reported it is the
-// loader.
+// loader. The report may pass where nobody looks: then the loader is who is
+// never the first.
 func (d *Detector) login(b *event.Batch, f *event.Flow, p string, report func(*finding.Finding)) {
 	if s, ok := d.servers.get(endpoint{f.Dst, f.DstPort}); ok && s.handshakes > 0 {
 		return // a control server on telnet's port, as published
 	}
-	if !telnet[f.DstPort] {
-		if g, ok := d.guessed.get(f.Dst); !ok || !g.reported {
-			return
-		}
-	}
-	if s, ok := d.loaders.get(f.Src); ok && s.clients[f.Dst] {
-		news := false
-		if t := token(p); t != "" && s.token == "" {
-			s.token, news = strings.Clone(t), true
-		}
-		if h := download(p); h != "" && s.download == "" {
-			s.download, news = strings.Clone(h), true
-		}
-		if news || p == "" {
-			d.heard(s, b, f, report)
-		} else {
-			s.last = max(s.last, f.Seen)
-		}
+	g, known := d.guessed.get(f.Dst)
+	if !telnet[f.DstPort] && !g.reported {
 		return
 	}
-	g, ok := d.guessed.get(f.Dst)
-	switch at, told := d.told.get(g.by); {
-	case !ok || f.Seen.Sub(g.at) > d.cfg.Within:
+	s, loader := d.loaders.get(f.Src)
+	switch {
+	case loader && s.clients[f.Dst]:
+		if !s.shell(p) && p != "" {
+			s.last = max(s.last, f.Seen)
+			return
+		}
+		d.heard(s, b, f, report)
+		return
+	case !known || f.Seen.Sub(g.at) > d.cfg.Within:
 		d.guessed.put(f.Dst, guess{f.Src, f.Seen, false})
+		n, _ := d.first.get(f.Src)
+		d.first.put(f.Src, n+1)
 		return
 	case g.by == f.Src:
 		return
-	case !g.reported && (!told || at < g.at):
-		return // nobody was told of it
 	}
 	if _, reporter := d.told.get(f.Src); reporter {
 		return // another bot guessed it too
 	}
-	s, ok := d.loaders.get(f.Src)
-	if !ok {
+	if !loader {
 		s = d.begin(endpoint{f.Src, 0}, "loader", f)
 		s.net = f.SrcNet
 		d.loaders.put(f.Src, s)
 	}
-	d.client(s, f.Dst)
-	if t := token(p); t != "" {
-		s.token = strings.Clone(t)
+	if at, told := d.told.get(g.by); g.reported || told && at >= g.at {
+		s.behind++
 	}
+	d.client(s, f.Dst)
+	s.shell(p)
 	d.heard(s, b, f, report)
+}
+
+// shell notes what a log-in says there, and reports whether it is news.
+func (s *server) shell(p string) (news bool) {
+	if t := token(p); t != "" && s.token == "" {
+		s.token, news = strings.Clone(t), true
+	}
+	if h := download(p); h != "" && s.download == "" {
+		s.download, news = strings.Clone(h), true
+	}
+	return news
 }
 
 // server returns the books of an endpoint.
@@ -357,10 +362,17 @@ func (d *Detector) known(s *server) (confidence float64, ok bool) {
 		}
 		return 0, false
 	}
-	if s.token != "" {
-		return 0.97, true
+	switch first, _ := d.first.get(s.addr); {
+	case s.behind > 0 && s.token != "" && s.download != "":
+		return 0.98, true
+	case s.behind > 0 && s.token != "":
+		return 0.95, true
+	case s.behind >= d.cfg.MinDevices:
+		return min(0.8+0.03*float64(n), 0.95), true
+	case n > d.cfg.MinDevices && 8*first <= n:
+		return min(0.7+0.03*float64(n), 0.9), true
 	}
-	return min(0.8+0.03*float64(n), 0.95), n >= d.cfg.MinDevices
+	return 0, false
 }
 
 // heard reports s if there is something new to say of it.

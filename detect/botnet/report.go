@@ -65,14 +65,14 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 			Ja: fmt.Sprintf("%d台が%d番ポートへ数十バイトを送信し、うち%d件をスキャン結果報告として解読した。", n, s.port, s.reports),
 		}
 	default:
-		add("devices it logged in to after another host had guessed and reported the password", float64(n), float64(d.cfg.MinDevices), "devices")
+		add("devices it logged in to after another host had guessed the password", float64(n), float64(d.cfg.MinDevices), "devices")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("%s infects devices that others found (%d so far)", s.addr, n),
 			Ja: fmt.Sprintf("%sは他のボットが見つけた機器(これまで%d台)を感染させるローダー", s.addr, n),
 		}
 		f.Why = finding.Text{
-			En: fmt.Sprintf("It logged in to %d devices shortly after another host had guessed their password and reported it.", n),
-			Ja: fmt.Sprintf("他のホストがパスワードを推測して報告した直後に、%d台の機器へログインした。", n),
+			En: fmt.Sprintf("It logged in to %d devices shortly after another host had guessed their password; in %d cases that host was seen to report it.", n, s.behind),
+			Ja: fmt.Sprintf("他のホストがパスワードを推測した直後に、%d台の機器へログインした(うち%d台ではその報告も観測)。", n, s.behind),
 		}
 		if s.token != "" {
 			f.Why.En += fmt.Sprintf(" There it asked busybox for %q, which is how it tells that a shell answers.", s.token)

@@ -254,7 +254,7 @@ func (s *suspect) family(m mix) (known *intel.Family, family, wave string) {
 		f := &families[i]
 		if s.exploit != nil {
 			if s.exploit.family == f {
-				return f, f.Family, cmpOr(f.Wave(ports), s.exploit.Variant)
+				return f, f.Family, s.wave(f, ports, s.exploit.Variant)
 			}
 			continue
 		}
@@ -263,24 +263,33 @@ func (s *suspect) family(m mix) (known *intel.Family, family, wave string) {
 			if !mark && !(s.packets == 0 && m.mirai()) {
 				continue
 			}
-			return f, f.Family, cmpOr(f.Wave(ports), portList(ports))
+			return f, f.Family, s.wave(f, ports, portList(ports))
 		case f.Mark == "no" && (mark || s.packets == 0 && m.mirai()):
 			continue
 		case f.DHT && count256(&s.peers) < minPeers:
 			continue
 		}
 		if s.shareOf(f) >= 0.8 {
-			return f, f.Family, cmpOr(f.Wave(ports), portList(ports))
+			return f, f.Family, s.wave(f, ports, portList(ports))
 		}
 	}
 	return nil, "unmarked", s.services()
 }
 
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
+// settled is how many attempts show all ports of a variant: one that tries four
+// alike has not been seen trying one of them, or once, in a thousandth of cases.
+const settled = 40
+
+// wave names the ports tried: the wave of f that has them, or instead when they
+// are of none, or "" while more may come to light.
+func (s *suspect) wave(f *intel.Family, ports []uint16, instead string) string {
+	if w := f.Wave(ports); w != "" {
+		return w
 	}
-	return b
+	if s.probes < settled {
+		return ""
+	}
+	return instead
 }
 
 // shareOf returns the share of the attempts on ports of f's waves.

@@ -20,7 +20,7 @@ func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {
 	f := &finding.Finding{
 		ID: s.id, Rule: v.rule, Version: version, Family: v.family, Severity: v.severity, Confidence: v.confidence,
 		Subject: finding.Host(s.addr, v.role, s.network.Name),
-		First:   min(s.first, s.last), Last: s.last, Said: s.reportedAt, Ended: ended,
+		First:   s.first, Last: s.upto, Said: s.reportedAt, Ended: ended,
 		Cause:   finding.Cause{Kind: "scan", Key: v.rule + "/" + v.wave + "/" + d.tenant(s)},
 		Samples: float64(s.probes + s.quotes), Evidence: slices.Clone(s.evidence),
 		Attack: []string{"T1046", "T1595.001"}, Next: texts[v.rule].next, Requirements: []string{"R24"},
@@ -145,7 +145,7 @@ func (s *suspect) triedWords() string {
 
 func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	v, n := &s.judged, s.n()
-	during := s.last.Sub(s.first).Round(time.Second)
+	during := s.upto.Sub(s.first).Round(time.Second)
 	ports := s.triedWords()
 	lost := fmt.Sprintf("%.0f %%", 100*s.failShare())
 	addr := s.addr.String()
@@ -170,8 +170,8 @@ func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	case "scan.vertical":
 		title = finding.Text{En: fmt.Sprintf("%s tries many ports of %s", addr, s.hosts[0]), Ja: fmt.Sprintf("%sが%sの多数のポートを試行", addr, s.hosts[0])}
 		why = finding.Text{
-			En: fmt.Sprintf("It tried %d ports of %s in %v.", linear(places(&s.spread), 256)+s.before, s.hosts[0], s.last.Sub(s.first).Round(time.Millisecond)),
-			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.last.Sub(s.first).Round(time.Millisecond), s.hosts[0], linear(places(&s.spread), 256)+s.before),
+			En: fmt.Sprintf("It tried %d ports of %s in %v.", linear(places(&s.spread), 256)+s.before, s.hosts[0], s.upto.Sub(s.first).Round(time.Millisecond)),
+			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.upto.Sub(s.first).Round(time.Millisecond), s.hosts[0], linear(places(&s.spread), 256)+s.before),
 		}
 		return title, why
 	case "scan.horizontal":

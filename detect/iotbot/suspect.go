@@ -24,7 +24,7 @@ type suspect struct {
 	isEcho  bool
 
 	start, last event.Time // of what is in the books, by Seen
-	first       event.Time // by First
+	first, upto event.Time // by First and Last: routers report late
 	before      int        // distinct targets before the books were opened
 
 	probes  int // attempts, or echoes
@@ -93,6 +93,7 @@ func (s *suspect) reported() bool { return s.id != finding.ID{} }
 // seen moves the times of the books.
 func (s *suspect) seen(f *event.Flow) {
 	s.last = max(s.last, f.Seen)
+	s.upto = max(s.upto, f.Last)
 	if s.first == 0 || f.First < s.first {
 		s.first = f.First
 	}

@@ -309,9 +309,8 @@ func (j *judge) announced() {
 			if f.Rule != "iotbot.announced" {
 				continue
 			}
-			victim := f.Cause.Target == a.Victim || slices.ContainsFunc(f.Peers, func(s finding.Subject) bool { return s.Role == "victim" && s.Addr == a.Victim })
 			for _, flood := range j.Truth.Floods {
-				if victim && flood.Target == a.Victim {
+				if f.Cause.Target == a.Victim && flood.Target == a.Victim {
 					ahead = max(ahead, flood.First.Sub(f.FirstSaid).Seconds())
 				}
 			}
@@ -468,6 +467,9 @@ func (r *Result) about(f *scenario.Flood) (list []*Finding) {
 func (r *Result) isTrue(in *incident.Incident) bool {
 	if strings.HasPrefix(in.Kind, "flood.") {
 		return slices.ContainsFunc(r.Truth.Floods, func(f *scenario.Flood) bool { return f.Rule == in.Kind && covers(f, in) })
+	}
+	if in.Kind == "iotbot.announced" {
+		return slices.ContainsFunc(r.Truth.Announced, func(a *scenario.Announcement) bool { return a.Victim == in.Cause.Target })
 	}
 	if !strings.HasPrefix(in.Kind, "iotbot.") && !strings.HasPrefix(in.Kind, "scan.") {
 		return false

@@ -106,7 +106,9 @@ func (c *Recorder) Clock(now event.Time) []*incident.Incident {
 		}
 		c.last[in.ID] = in
 		for _, m := range in.NewMembers {
-			r.Members[in.ID][m.Addr] = true
+			if r.Members[in.ID][m.Addr] = true; m.Gone {
+				delete(r.Members[in.ID], m.Addr)
+			}
 		}
 		if in.Active >= 1000 {
 			r.sizes = append(r.sizes, size{now, in.ID, in.Active})

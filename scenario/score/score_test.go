@@ -53,8 +53,8 @@ func perfect(change func(truth *scenario.Truth, found *[]finding.Finding)) *Resu
 		ID: finding.NewID("flood.outbound", victim, "udp", 1), Rule: "flood.outbound", Severity: finding.High, Family: "udp", Subject: finding.Host(victim, "victim", ""),
 		First: 2e9, Last: 3e9, Said: 25e8, Cause: finding.Cause{Kind: "flood", Target: victim, Bits: 32}, Members: []event.Addr{addr(1), addr(2)},
 	}, finding.Finding{
-		ID: finding.NewID("iotbot.announced", victim, "", 1), Rule: "iotbot.announced", Severity: finding.Critical, Family: "mirai", Subject: finding.Host(c2, "c2", ""),
-		Peers: []finding.Subject{finding.Host(victim, "victim", "")}, First: 2e9, Last: 2e9, Said: 4e9, Cause: finding.Cause{Kind: "iotbot", Key: "mirai"},
+		ID: finding.NewID("iotbot.announced", victim, "", 1), Rule: "iotbot.announced", Severity: finding.Critical, Family: "mirai", Subject: finding.Host(victim, "victim", ""),
+		Peers: []finding.Subject{finding.Host(c2, "c2", "")}, First: 2e9, Last: 2e9, Said: 4e9, Cause: finding.Cause{Kind: "iotbot", Key: "announced/udp", Target: victim, Bits: 32},
 	})
 	change(truth, &found)
 
