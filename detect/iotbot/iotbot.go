@@ -236,17 +236,18 @@ func (d *Detector) suspectOf(a *event.Addr, in *hosttable.Table[trace]) *suspect
 // probe notes an attempt to connect.
 func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
 	now := tick(d.now)
-	e, before := d.probers.Get(&f.Src, now)
+	e, touched := d.probers.Get(&f.Src, now)
 	if e.Slot != 0 {
 		d.expire(e.Slot, f, report)
 	}
 	if e.Slot == 0 {
-		if before != 0 && now > before+3600 {
+		if touched != 0 && now > touched+3600 {
 			e.V = trace{}
 		}
-		places := e.V.places
+		before := bits.OnesCount32(e.V.places)
+		earlier := before
 		bit := uint32(1) << ((f.Dst.Hash(2) + event.Mix(uint64(f.DstPort))) % 32)
-		if places&bit == 0 {
+		if e.V.places&bit == 0 {
 			e.V.places |= bit
 			kind := watched[f.DstPort].kind
 			e.V.level += suspicion[kind]
@@ -254,7 +255,8 @@ func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Fin
 				e.V.level += 2
 			}
 			if (kind == device || kind == server) && (!d.known || f.SrcNet != 0) {
-				e.V.level = full // few subscribers ever do, and then every target counts
+				// Few subscribers ever do: every target counts, and none before.
+				e.V.level, before = full, 0
 			}
 		}
 		if e.V.level < full && f.Marks&event.SeqIsDst == 0 {
@@ -263,7 +265,9 @@ func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Fin
 		if e.Slot = d.open(f.Src, f.SrcNet, f.Seen, false); e.Slot == 0 {
 			return
 		}
-		d.suspects[e.Slot].before = bits.OnesCount32(places)
+		if d.suspects[e.Slot].earlier = earlier; e.V.level >= full {
+			d.suspects[e.Slot].before = before
+		}
 	}
 	s := d.suspects[e.Slot]
 	if s.probe(b, f) && d.isDark(f) {

@@ -180,9 +180,11 @@ func (d *Detector) searching(s *suspect, n int, share float64) (bot, scan bool) 
 
 // vertical reports whether the host tried many ports of one or two others.
 func (d *Detector) vertical(s *suspect) bool {
-	ports := linear(places(&s.spread), 256)
-	return s.few == s.probes && ports >= 4 && ports+s.before >= d.cfg.MinPorts && 2*s.low >= s.probes
+	return s.few == s.probes && linear(places(&s.spread), 256) >= 4 && s.portsTried() >= d.cfg.MinPorts && 2*s.low >= s.probes
 }
+
+// portsTried returns how many distinct ports the host tried.
+func (s *suspect) portsTried() int { return linear(places(&s.spread), 256) + s.earlier }
 
 // backscatter judges an echo: the victim of a flood with forged sources answers
 // those it never heard of, and does little else.

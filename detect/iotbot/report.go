@@ -92,7 +92,7 @@ func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 		add("connection attempts seen to it", float64(s.solicited), "SYNs", 0)
 		return m
 	case "scan.vertical":
-		add("distinct ports tried on one or two addresses", float64(linear(places(&s.spread), 256)+s.before), "ports", float64(c.MinPorts))
+		add("distinct ports tried on one or two addresses", float64(s.portsTried()), "ports", float64(c.MinPorts))
 		return m
 	}
 	limit := float64(c.MinTargets)
@@ -170,8 +170,8 @@ func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	case "scan.vertical":
 		title = finding.Text{En: fmt.Sprintf("%s tries many ports of %s", addr, s.hosts[0]), Ja: fmt.Sprintf("%sが%sの多数のポートを試行", addr, s.hosts[0])}
 		why = finding.Text{
-			En: fmt.Sprintf("It tried %d ports of %s in %v.", linear(places(&s.spread), 256)+s.before, s.hosts[0], s.upto.Sub(s.first).Round(time.Millisecond)),
-			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.upto.Sub(s.first).Round(time.Millisecond), s.hosts[0], linear(places(&s.spread), 256)+s.before),
+			En: fmt.Sprintf("It tried %d ports of %s in %v.", s.portsTried(), s.hosts[0], s.upto.Sub(s.first).Round(time.Millisecond)),
+			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.upto.Sub(s.first).Round(time.Millisecond), s.hosts[0], s.portsTried()),
 		}
 		return title, why
 	case "scan.horizontal":

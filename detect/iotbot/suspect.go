@@ -26,6 +26,7 @@ type suspect struct {
 	start, last event.Time // of what is in the books, by Seen
 	first, upto event.Time // by First and Last: routers report late
 	before      int        // distinct targets before the books were opened
+	earlier     int        // the same, with targets of every kind: for ports of one host
 
 	probes  int // attempts, or echoes
 	packets int // of these, single packets whose header was seen
