@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	oracle "github.com/netsampler/goflow2/v2/decoders/sflow"
-
 	"noroshi/event"
 	"noroshi/source/packet"
 )
@@ -333,15 +331,6 @@ func TestIsDatagram(t *testing.T) {
 	}
 }
 
-func TestNoAllocation(t *testing.T) {
-	d := NewDecoder(Config{})
-	p := datagram(1, flow(1, 10, 0, raw(1, syn())), flow(2, 10, 0, raw(1, syn())))
-	b := decode(t, d, p)
-	if n := testing.AllocsPerRun(100, func() { b.Reset(); _, _ = d.Decode(p, relay, arrival, b) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 // structure is what another decoder found in the corpus (structure.jsonl).
 type structure struct {
 	Set, Case string
@@ -502,37 +491,4 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("decoding twice gives two results")
 		}
 	})
-}
-
-// bench is a full datagram: seven samples of ordinary size.
-func bench() []byte {
-	long := cat(syn(), make([]byte, 74))
-	var samples [][]byte
-	for i := range uint32(7) {
-		samples = append(samples, flow(i, 1000, 0, raw(1, long)))
-	}
-	return datagram(1, samples...)
-}
-
-func BenchmarkDecode(b *testing.B) {
-	d, p := NewDecoder(Config{}), bench()
-	var batch event.Batch
-	b.ReportAllocs()
-	for b.Loop() {
-		batch.Reset()
-		_, _ = d.Decode(p, relay, arrival, &batch)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/7, "ns/flow")
-}
-
-func BenchmarkOracle(b *testing.B) {
-	p := bench()
-	b.ReportAllocs()
-	for b.Loop() {
-		var m oracle.Packet
-		if err := oracle.DecodeMessageVersion(bytes.NewBuffer(p), &m); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/7, "ns/flow")
 }
