@@ -93,5 +93,5 @@ func processTime() time.Duration {
 // time since began.
 func perFlow(b *testing.B, flows int, began time.Duration) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(flows), "ns/flow")
-	b.ReportMetric(float64((processTime() - began).Nanoseconds())/float64(flows), "cpu-ns/flow")
+	b.ReportMetric(float64((processTime()-began).Nanoseconds())/float64(flows), "cpu-ns/flow")
 }
