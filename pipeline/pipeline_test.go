@@ -143,7 +143,7 @@ func TestSameFindings(t *testing.T) {
 func TestClock(t *testing.T) {
 	var made []*counter
 	var fs []event.Flow
-	for _, at := range []int{0, 1, 2, 3, 9, 4, 10} {
+	for _, at := range []int{0, 1, 2, 3, 9, 4, 10, 5} { // the last is late: the end is 10
 		fs = append(fs, event.Flow{Seen: start + event.Time(at)*event.Time(time.Second)})
 	}
 	p := Pipeline{Detectors: []Detector{{Spec: spec(&made)}}, Shards: 1, Lateness: 2 * time.Second, Report: func(*finding.Finding) {}}

@@ -141,7 +141,6 @@ func (stuck) Usage() detect.Usage                           { return detect.Usag
 type counting struct {
 	recorded
 	emitted atomic.Int64
-	stalled chan struct{} // closed by the test
 }
 
 func (s *counting) Run(ctx context.Context, emit func(*event.Batch)) error {

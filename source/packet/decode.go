@@ -87,20 +87,28 @@ func Decode(p *Packet, keep int, b *event.Batch) Result {
 		return Result{Reason: why}
 	}
 	wire := len(ip) + max(p.Wire-len(p.Data), 0)
-	var d datagram
+	d := datagram{f: b.NewFlow()}
 	if why := d.parse(ip, wire); why != None {
+		b.Truncate(b.Len() - 1)
 		return Result{Reason: why}
 	}
 	payload := d.record(p.Time, 0, keep, b)
-	res := Result{N: 1, Payload: payload}
 	if inner, ok := d.inner(); ok {
-		var in datagram
-		if in.parse(inner, len(inner)) == None {
-			in.record(p.Time, event.Tunnelled, keep, b)
-			res.N = 2
-		}
+		return Result{N: 1 + decodeInner(inner, p.Time, keep, b), Payload: payload}
 	}
-	return res
+	return Result{N: 1, Payload: payload}
+}
+
+// decodeInner appends the record of the packet inside a tunnel, if it is one, and
+// returns how many it appended.
+func decodeInner(ip []byte, at event.Time, keep int, b *event.Batch) int {
+	d := datagram{f: b.NewFlow()}
+	if d.parse(ip, len(ip)) != None {
+		b.Truncate(b.Len() - 1)
+		return 0
+	}
+	d.record(at, event.Tunnelled, keep, b)
+	return 1
 }
 
 // Ethernet types and PPP protocols.
@@ -121,6 +129,9 @@ func link(l LinkType, p []byte) ([]byte, Reason) {
 	case Ethernet:
 		if len(p) < 14 {
 			return nil, Truncated
+		}
+		if p[12] == etIPv4>>8 && p[13] == 0 { // most frames
+			return nibble(p[14:])
 		}
 		return untag(be.Uint16(p[12:]), p[14:])
 	case Raw, rawBSD, rawOpenBSD, IPv4, IPv6:

@@ -4,15 +4,13 @@ import (
 	"noroshi/event"
 )
 
-// datagram is an IP packet taken apart.
+// datagram is an IP packet being taken apart. What its headers say goes straight
+// to the flow: addresses that are built in pieces and then copied cost more than
+// all the rest.
 type datagram struct {
-	src, dst event.Addr
-	length   int // of the whole packet by its header, in octets
-	tos, ttl uint8
-	proto    uint8
-	marks    event.Marks // of fragments
-	body     []byte      // what was captured of what follows the IP headers
-	bodyLen  int         // its length by the header
+	f       *event.Flow
+	body    []byte // what was captured of what follows the IP headers
+	bodyLen int    // its length by the header
 }
 
 // parse takes p apart. wire is the length of p on the wire, for headers that
@@ -36,20 +34,38 @@ func (d *datagram) parse4(p []byte, wire int) Reason {
 		return Truncated
 	}
 	head := int(p[0]&15) * 4
-	d.length = int(be.Uint16(p[2:]))
-	if d.length == 0 {
-		d.length = wire
+	length := int(be.Uint16(p[2:]))
+	if length == 0 {
+		length = wire
 	}
-	if head < 20 || d.length < head {
+	if head < 20 || length < head {
 		return BadHeader
 	}
-	d.src, d.dst = event.AddrOf4([4]byte(p[12:16])), event.AddrOf4([4]byte(p[16:20]))
-	d.tos, d.ttl, d.proto = p[1], p[8], p[9]
+	f := d.f
+	setFour(&f.Src, p[12:16])
+	setFour(&f.Dst, p[16:20])
+	f.TOS, f.TTL, f.Proto, f.Bytes = p[1], p[8], p[9], uint64(length)
 	d.fragment(be.Uint16(p[6:])&0x1fff, p[6]&0x20 != 0)
-	d.bodyLen = d.length - head
-	p = p[:min(len(p), d.length)] // what follows is the link's padding
+	d.bodyLen = length - head
+	p = p[:min(len(p), length)] // what follows is the link's padding
 	d.body = p[min(head, len(p)):]
 	return None
+}
+
+// setFour makes a the IPv4 address in the four octets of p.
+func setFour(a *event.Addr, p []byte) {
+	*a = event.Addr{10: 0xff, 11: 0xff}
+	be.PutUint32(a[12:], be.Uint32(p))
+}
+
+// setSix makes a the address in the sixteen octets of p, from an IPv6 header.
+// IPv4-mapped ones exist only inside hosts (RFC 4291, 2.5.5.2): a forged one must
+// not pass for the IPv4 host it names, and is unknown.
+func setSix(a *event.Addr, p []byte) {
+	*a = event.Addr(p)
+	if a.Is4() {
+		*a = event.Addr{}
+	}
 }
 
 // parse6 reads an IPv6 header and the extension headers behind it (RFC 8200).
@@ -58,18 +74,22 @@ func (d *datagram) parse6(p []byte, wire int) Reason {
 	if len(p) < head {
 		return Truncated
 	}
-	d.length = head + int(be.Uint16(p[4:]))
-	if d.length == head && wire > head && p[6] != 59 {
-		d.length = wire
+	length := head + int(be.Uint16(p[4:]))
+	if length == head && wire > head && p[6] != 59 {
+		length = wire
 	}
-	d.src, d.dst = onWire(p[8:24]), onWire(p[24:40])
-	d.tos, d.ttl, d.proto = p[0]<<4|p[1]>>4, p[7], p[6]
-	p = p[:min(len(p), d.length)]
-	d.body, d.bodyLen = p[head:], d.length-head
+	f := d.f
+	setSix(&f.Src, p[8:24])
+	setSix(&f.Dst, p[24:40])
+	f.TOS, f.TTL, f.Bytes = p[0]<<4|p[1]>>4, p[7], uint64(length)
+	proto := p[6]
+	p = p[:min(len(p), length)]
+	d.body, d.bodyLen = p[head:], length-head
 	for range maxHeaders {
 		size, offset := 0, uint16(0)
 		body := d.body
-		switch d.proto {
+		f.Proto = proto
+		switch proto {
 		case 0, 43, 60, 135, 139, 140: // hop-by-hop, routing, destination options, mobility, HIP, Shim6
 			if len(body) >= 2 {
 				size = 8 + 8*int(body[1])
@@ -91,43 +111,31 @@ func (d *datagram) parse6(p []byte, wire int) Reason {
 			d.body, d.bodyLen = nil, 0
 			return None
 		}
-		d.proto, d.body, d.bodyLen = body[0], body[size:], d.bodyLen-size
+		proto, d.body, d.bodyLen = body[0], body[size:], d.bodyLen-size
 		if offset > 0 {
+			f.Proto = proto
 			return None // what follows is the middle of something
 		}
 	}
 	return TooDeep
 }
 
-// onWire returns an address of an IPv6 header. IPv4-mapped ones exist only inside
-// hosts (RFC 4291, 2.5.5.2): a forged one must not pass for the IPv4 host it
-// names, and is unknown.
-func onWire(p []byte) event.Addr {
-	a := event.Addr(p)
-	if a.Is4() {
-		return event.Addr{}
-	}
-	return a
-}
-
 func (d *datagram) fragment(offset uint16, more bool) {
 	switch {
 	case offset > 0:
-		d.marks |= event.Fragment
+		d.f.Marks |= event.Fragment
 	case more:
-		d.marks |= event.FirstFragment
+		d.f.Marks |= event.FirstFragment
 	}
 }
 
-// record appends the flow and returns what follows the transport header.
+// record completes the flow and returns what follows the transport header.
 func (d *datagram) record(at event.Time, marks event.Marks, keep int, b *event.Batch) (payload []byte) {
-	f := b.NewFlow()
+	f := d.f
 	f.First, f.Last, f.Seen = at, at, at
-	f.Src, f.Dst = d.src, d.dst
-	f.Bytes, f.Packets, f.Sampling = uint64(d.length), 1, 1
-	f.Proto, f.TOS, f.TTL = d.proto, d.tos, d.ttl
-	f.Marks = event.OnePacket | d.marks | marks
-	if d.marks&event.Fragment == 0 {
+	f.Packets, f.Sampling = 1, 1
+	f.Marks |= event.OnePacket | marks
+	if f.Marks&event.Fragment == 0 {
 		payload = d.transport(f)
 		if keep > 0 && len(payload) > 0 {
 			f.Payload = b.AddText(payload[:min(len(payload), keep, event.MaxPayload)])
@@ -139,7 +147,7 @@ func (d *datagram) record(at event.Time, marks event.Marks, keep int, b *event.B
 // transport fills in what the transport header says and returns what follows it.
 func (d *datagram) transport(f *event.Flow) (payload []byte) {
 	p := d.body
-	switch d.proto {
+	switch f.Proto {
 	case event.TCP:
 		return d.tcp(f)
 	case event.UDP, 136: // UDP-Lite
@@ -166,7 +174,7 @@ func (d *datagram) transport(f *event.Flow) (payload []byte) {
 		if len(p) < 8 {
 			return nil
 		}
-		if d.proto == event.ICMP && quotesMark(p) {
+		if f.Proto == event.ICMP && quotesMark(p) {
 			f.Marks |= event.QuoteSeqIsDst
 		}
 		return p[8:]
@@ -197,7 +205,7 @@ func (d *datagram) tcp(f *event.Flow) (payload []byte) {
 		if honest && offset == 20 {
 			f.Marks |= event.NoOptions
 		}
-		if d.src.Is4() && be.Uint32(p[4:]) == d.dst.Four() {
+		if be.Uint32(p[4:]) == be.Uint32(f.Dst[12:]) && f.Dst.Is4() {
 			f.Marks |= event.SeqIsDst
 		}
 	}
@@ -226,16 +234,13 @@ func quotesMark(icmp []byte) bool {
 
 // inner returns the packet a tunnel carries.
 func (d *datagram) inner() ([]byte, bool) {
-	if d.marks&event.Fragment != 0 {
-		return nil, false
-	}
-	p := d.body
-	switch d.proto {
+	switch d.f.Proto {
 	case event.IPIP, event.IPv6:
-		return p, true
+		return d.body, d.f.Marks&event.Fragment == 0
 	case event.GRE:
-		if ip, why := gre(p); why == None {
-			return ip, true
+		if d.f.Marks&event.Fragment == 0 {
+			ip, why := gre(d.body)
+			return ip, why == None
 		}
 	}
 	return nil, false

@@ -102,10 +102,8 @@ func linkOf(name string) (LinkType, error) {
 	switch t := strings.TrimSpace(string(text)); t {
 	case "1", "772": // ARPHRD_ETHER, ARPHRD_LOOPBACK
 		return Ethernet, nil
-	case "65534", "768", "769", "776", "778": // none, tunnels of IP in IP, GRE
+	case "512", "65534", "768", "769", "776", "778": // PPP (the kernel strips its header), none, tunnels of IP in IP, GRE
 		return Raw, nil
-	case "512":
-		return PPP, nil
 	default:
 		return 0, fmt.Errorf("capture %s: interfaces of type %s aren't supported", name, t)
 	}

@@ -223,16 +223,6 @@ func TestFields(t *testing.T) {
 	}
 }
 
-func TestNoAllocation(t *testing.T) {
-	b := event.Batch{Flows: make([]event.Flow, 0, 16)}
-	b.AddText(make([]byte, 1<<12))
-	p := Packet{Link: Ethernet, Data: eth(0x8100, vlan(1, 0x0800, ip4(47, 0, u16(0, 0x0800), ip4(17, 0, udp(make([]byte, 400))))))}
-	p.Wire = len(p.Data)
-	if n := testing.AllocsPerRun(100, func() { b.Reset(); Decode(&p, 1024, &b) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 func FuzzDecode(f *testing.F) {
 	for _, l := range []LinkType{Ethernet, Raw, Null, LinuxSLL, LinuxSLL2, PPP, PPPoE, MPLS} {
 		f.Add(uint16(l), eth(0x8100, vlan(1, 0x0800, ip4(6, 0, tcp(mark, 6, event.SYN)))), 64)
@@ -262,27 +252,4 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("decoding twice gives two results")
 		}
 	})
-}
-
-func BenchmarkDecode(b *testing.B) {
-	for _, c := range []struct {
-		name string
-		data []byte
-	}{
-		{"udp", eth(0x0800, ip4(17, 0, udp(make([]byte, 100))))},
-		{"tcp-vlan", eth(0x8100, vlan(1, 0x0800, ip4(6, 0, tcp(mark, 5, event.SYN))))},
-		{"udp6", eth(0x86dd, ip6(17, udp(make([]byte, 100))))},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			var batch event.Batch
-			p := Packet{Link: Ethernet, Data: c.data, Wire: len(c.data)}
-			b.ReportAllocs()
-			for b.Loop() {
-				if batch.Len() == event.BatchSize {
-					batch.Reset()
-				}
-				Decode(&p, 0, &batch)
-			}
-		})
-	}
 }

@@ -57,11 +57,6 @@ func dstPort(f *seen) any                   { return f.DstPort }
 func srcPort(f *seen) any                   { return f.SrcPort }
 func tcpWindow(f *seen) any                 { return f.Window }
 
-// payloads says how many octets follow the transport header.
-func payloads(proto uint8, n int) func(*seen) bool {
-	return func(f *seen) bool { return f.Proto == proto && len(f.payload) == n }
-}
-
 // labels is what decoding owes for each capture that labels.tsv describes. What
 // the labels want beyond that is for detectors and for decoders of RADIUS, DHCP,
 // SMB and telnet, which work on these records.

@@ -195,6 +195,26 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// Payloads bound what is held back too.
+func TestTextIsBounded(t *testing.T) {
+	var packets []sent
+	big := udp(1, 53, make([]byte, event.MaxPayload))
+	const n = 2 * maxText / event.MaxPayload
+	for range n {
+		packets = append(packets, sent{1, big})
+	}
+	r := New([]string{"-"}, Config{Stdin: bytes.NewReader(capture(t, "", packets...)), window: 10 * n})
+	first := int64(0)
+	if err := r.Run(context.Background(), func(b *event.Batch) {
+		if first == 0 {
+			first = r.Progress().Packets
+		}
+		b.Release()
+	}); err != nil || first != maxText/event.MaxPayload {
+		t.Errorf("%v; the first records came after %d packets, want %d", err, first, maxText/event.MaxPayload)
+	}
+}
+
 // A datagram saved to a file is an export; its header says when.
 func TestDatagramFile(t *testing.T) {
 	dir := t.TempDir()

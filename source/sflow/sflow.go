@@ -47,6 +47,9 @@ type Decoder struct {
 	agents  map[agentKey]*agent
 	sources int
 	counts  counters
+
+	last    *agent // of the last datagram
+	lastKey agentKey
 }
 
 type agentKey struct {
@@ -60,6 +63,9 @@ type agent struct {
 	known   bool
 	sources map[uint64]*dataSource
 	counts  counters
+
+	last   *dataSource // of the last sample
+	lastID uint64
 }
 
 // dataSource is one interface, VLAN or whatever an agent samples.
@@ -190,7 +196,11 @@ func (d *Decoder) Decode(p []byte, exporter event.Addr, seen event.Time, b *even
 	return n, err
 }
 
+// agent returns the agent, making it if there is room, else nil.
 func (d *Decoder) agent(key agentKey) *agent {
+	if d.last != nil && d.lastKey == key {
+		return d.last
+	}
 	a := d.agents[key]
 	if a == nil && len(d.agents) < d.cfg.MaxAgents {
 		a = &agent{sources: map[uint64]*dataSource{}}
@@ -198,6 +208,7 @@ func (d *Decoder) agent(key agentKey) *agent {
 		d.agents[key] = a
 		d.mu.Unlock()
 	}
+	d.last, d.lastKey = a, key
 	return a
 }
 
@@ -225,6 +236,7 @@ type sampler struct {
 	addr   event.Addr
 	seen   event.Time
 	batch  *event.Batch
+	packet packet.Packet // the one being decoded
 }
 
 // sample decodes one sample and reports whether it was well formed.
@@ -332,15 +344,13 @@ func (s *sampler) source(id uint64, seq, drops uint32) {
 	if s.agent == nil {
 		return
 	}
-	src := s.agent.sources[id]
-	if src == nil {
-		if s.d.sources >= maxSources*s.d.cfg.MaxAgents {
+	src := s.agent.last
+	if src == nil || s.agent.lastID != id {
+		if src = s.dataSource(id); src == nil {
 			s.counts.add(sourcesRefused, 1)
 			return
 		}
-		s.d.sources++
-		src = new(dataSource)
-		s.agent.sources[id] = src
+		s.agent.last, s.agent.lastID = src, id
 	}
 	if src.known {
 		if gap := seq - src.seq - 1; gap > 0 && gap < 1<<16 {
@@ -351,6 +361,18 @@ func (s *sampler) source(id uint64, seq, drops uint32) {
 		}
 	}
 	src.seq, src.drops, src.known = seq, drops, true
+}
+
+// dataSource returns the agent's data source, making it if there is room, else
+// nil.
+func (s *sampler) dataSource(id uint64) *dataSource {
+	src := s.agent.sources[id]
+	if src == nil && s.d.sources < maxSources*s.d.cfg.MaxAgents {
+		src = new(dataSource)
+		s.agent.sources[id] = src
+		s.d.sources++
+	}
+	return src
 }
 
 // header decodes the sampled octets of a packet.
@@ -368,9 +390,12 @@ func (s *sampler) header(body []byte) bool {
 	if !known {
 		return false
 	}
-	p := packet.Packet{Time: s.seen, Link: link, Data: data, Wire: max(int(min(frame-min(stripped, frame), 1<<16)), len(data))}
+	// Field by field: a literal would be built elsewhere and copied.
+	p := &s.packet
+	p.Time, p.Link, p.Data = s.seen, link, data
+	p.Wire = max(int(min(frame-min(stripped, frame), 1<<16)), len(data))
 	n := s.batch.Len()
-	res := packet.Decode(&p, 0, s.batch)
+	res := packet.Decode(p, 0, s.batch)
 	if frame > stripped { // an IP header may lie about its length, the switch knows
 		for i := n; i < s.batch.Len(); i++ {
 			f := &s.batch.Flows[i]

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	oracle "github.com/netsampler/goflow2/v2/decoders/sflow"
-
 	"noroshi/event"
 	"noroshi/source/packet"
 )
@@ -126,7 +124,7 @@ func TestSamples(t *testing.T) {
 	expanded := tagged(expandedFlow, words(1, 0, 9, 100, 0, 0, 0, 77, 1, 88, 1), raw(11, syn()[14:]))
 	v6raw := cat([]byte{0x60, 0, 0, 0, 0, 8, event.UDP, 64}, six[:], six[:], []byte{0, 53, 0x14, 0xe9, 0, 8, 0, 0})
 	ping := tagged(sampledIPv4, words(60, event.ICMP), []byte{10, 0, 0, 1, 192, 0, 2, 5}, words(8, 0, 0, 0))
-	odd := tagged(rawHeader, words(1, 58, 4, 55), syn(), []byte{0, 0}) // 55 octets and one of padding
+	odd := cat(words(rawHeader, 16+55), words(1, 59, 4, 55), syn(), []byte{0, 0}) // 55 octets and one of padding
 	for _, c := range []struct {
 		name   string
 		sample []byte
@@ -142,7 +140,7 @@ func TestSamples(t *testing.T) {
 		{"raw MPLS", flow(1, 10, 0, raw(13, cat([]byte{0, 1, 0x11, 64}, syn()[14:]))), []string{"tcp S 10p 400B"}, ""},
 		{"raw PPP", flow(1, 10, 0, raw(7, cat([]byte{0xff, 3, 0, 0x21}, syn()[14:]))), []string{"tcp S 10p 400B"}, ""},
 		{"parsed ICMP", flow(1, 10, 0, ping), []string{"icmp type=8/0 10p 600B"}, ""},
-		{"a record behind padding", flow(1, 10, 0, odd, tagged(extendedGateway, words(1), []byte{192, 0, 2, 254}, words(1, 2, 3, 0, 0, 0))), []string{"tcp S 10p 400B"}, ""},
+		{"a record behind padding", flow(1, 10, 0, odd, tagged(extendedGateway, words(1), []byte{192, 0, 2, 254}, words(1, 2, 3, 0, 0, 0))), []string{"tcp S 10p 400B 1:10"}, ""},
 		{"a tunnel", flow(1, 10, 0, raw(1, gre)), []string{"gre 10p 440B", "tunnelled"}, ""},
 		{"rate unknown", flow(1, 0, 0, v4), []string{"1p 60B 1:0"}, "flows: sampling unknown"},
 		{"ARP", flow(1, 10, 0, raw(1, arp)), nil, "samples: no IP packet"},
@@ -295,6 +293,19 @@ func TestSequences(t *testing.T) {
 	}
 }
 
+// Each data source of an agent has its own numbers.
+func TestSourcesApart(t *testing.T) {
+	d := NewDecoder(Config{})
+	for i := range uint32(5) {
+		one, other := flow(100+i, 10, 3, raw(1, syn())), flow(9000+i, 10, 8, raw(1, syn()))
+		be.PutUint32(other[12:], 10)
+		decode(t, d, datagram(i, one, other))
+	}
+	if got := counts(d); got["lost samples: sequence gap"]+got["lost samples: agent overloaded"] != 0 || d.sources != 2 {
+		t.Errorf("%v, %d sources", got, d.sources)
+	}
+}
+
 // An agent that isn't followed is decoded all the same, and memory is bounded.
 func TestAgentsBounded(t *testing.T) {
 	d := NewDecoder(Config{MaxAgents: 2})
@@ -330,15 +341,6 @@ func TestIsDatagram(t *testing.T) {
 		if got := IsDatagram(c.p); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
-	}
-}
-
-func TestNoAllocation(t *testing.T) {
-	d := NewDecoder(Config{})
-	p := datagram(1, flow(1, 10, 0, raw(1, syn())), flow(2, 10, 0, raw(1, syn())))
-	b := decode(t, d, p)
-	if n := testing.AllocsPerRun(100, func() { b.Reset(); _, _ = d.Decode(p, relay, arrival, b) }); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
@@ -502,37 +504,4 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("decoding twice gives two results")
 		}
 	})
-}
-
-// bench is a full datagram: seven samples of ordinary size.
-func bench() []byte {
-	long := cat(syn(), make([]byte, 74))
-	var samples [][]byte
-	for i := range uint32(7) {
-		samples = append(samples, flow(i, 1000, 0, raw(1, long)))
-	}
-	return datagram(1, samples...)
-}
-
-func BenchmarkDecode(b *testing.B) {
-	d, p := NewDecoder(Config{}), bench()
-	var batch event.Batch
-	b.ReportAllocs()
-	for b.Loop() {
-		batch.Reset()
-		_, _ = d.Decode(p, relay, arrival, &batch)
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/7, "ns/flow")
-}
-
-func BenchmarkOracle(b *testing.B) {
-	p := bench()
-	b.ReportAllocs()
-	for b.Loop() {
-		var m oracle.Packet
-		if err := oracle.DecodeMessageVersion(bytes.NewBuffer(p), &m); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/7, "ns/flow")
 }

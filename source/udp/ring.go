@@ -58,11 +58,10 @@ func (r *ring) receive(fd uintptr) (n int, errno syscall.Errno) {
 	return int(got), 0
 }
 
-// datagram returns the i-th datagram, valid until the next receive, and whether
-// it is only the beginning of one.
-func (r *ring) datagram(i int) (p []byte, cut bool) {
-	h := &r.heads[i]
-	return r.data[i*slot : i*slot+int(h.len)], h.Flags&unix.MSG_TRUNC != 0
+// datagram returns the i-th datagram, valid until the next receive. A slot holds
+// the longest that UDP can have.
+func (r *ring) datagram(i int) []byte {
+	return r.data[i*slot : i*slot+int(r.heads[i].len)]
 }
 
 // from returns the sender of the i-th datagram.

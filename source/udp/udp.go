@@ -209,7 +209,6 @@ func (l *Listener) Counts() iter.Seq[source.Count] {
 				{Name: "octets", Value: s.octets.Load()},
 				{Name: "lost", Reason: "kernel buffer full", Value: s.dropped.ask(s.raw)},
 				{Name: "refused", Reason: "exporter not allowed", Value: s.strangers.Load()},
-				{Name: "refused", Reason: "datagram too long", Value: s.cut.Load()},
 			}
 			for _, c := range own {
 				if !yield(c) {
@@ -237,8 +236,8 @@ type socket struct {
 	batch    *event.Batch
 	kept     time.Time // when templates were last written
 
-	datagrams, octets, strangers, cut atomic.Uint64
-	dropped                           drops
+	datagrams, octets, strangers atomic.Uint64
+	dropped                      drops
 }
 
 func newSocket(conn *net.UDPConn, cfg Config) (*socket, error) {
@@ -309,15 +308,12 @@ func (s *socket) run(ctx context.Context, emit func(*event.Batch)) error {
 func (s *socket) take(n int, now event.Time, emit func(*event.Batch)) {
 	octets := 0
 	for i := range n {
-		p, cut := s.ring.datagram(i)
+		p := s.ring.datagram(i)
 		octets += len(p)
 		from := s.ring.from(i)
-		switch {
-		case cut:
-			s.cut.Add(1)
-		case s.listener.allow != nil && !s.listener.allow.Contains(from.Std()):
+		if s.listener.allow != nil && !s.listener.allow.Contains(from.Std()) {
 			s.strangers.Add(1)
-		default:
+		} else {
 			_, _ = s.decoder.Decode(p, from, now, s.batch) // the decoder counts what it refuses
 		}
 		if s.batch.Len() >= event.BatchSize || s.batch.TextLen() > maxText {
