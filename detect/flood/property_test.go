@@ -153,6 +153,45 @@ func TestCap(t *testing.T) {
 	}
 }
 
+// Ordinary traffic raises nothing, however long; with its rates misread a
+// thousandfold, at most what the cap allows and one finding that says so.
+func TestOrdinaryTraffic(t *testing.T) {
+	for _, factor := range []uint64{1, 1000} {
+		d := fresh(t, func(c *Config) { c.MaxPerMinute = 3 })
+		ids, suspects, places := map[finding.ID]bool{}, map[finding.ID]bool{}, map[event.Addr]bool{}
+		report := func(f *finding.Finding) {
+			detecttest.Explained(t, &Spec, f)
+			if f.Rule == "flood.sampling-suspect" {
+				suspects[f.ID] = true
+				return
+			}
+			ids[f.ID] = true
+			places[f.Subject.Addr.Masked(16)] = true
+			if factor == 1 {
+				t.Errorf("found %s: %s", f.Title.En, f.Why.En)
+			}
+		}
+		var b event.Batch
+		x, at := uint64(1), start
+		for range 300 {
+			b.Reset()
+			for range event.BatchSize {
+				x = event.Mix(x + 1)
+				at += 100e3 // 10,000 records a second, for half a minute
+				f := b.NewFlow()
+				ordinary(f, uint32(x>>20%20_000), x, at)
+				f.Packets, f.Bytes, f.Sampling = f.Packets*factor, f.Bytes*factor, uint32(factor)
+			}
+			d.Detect(&b, report)
+			d.Advance(at-1e9, report)
+		}
+		if len(ids) > 3*max(len(places), 1) || len(suspects) > 1 {
+			t.Errorf("times %d: %d floods in %d places, %d sampling suspects", factor, len(ids), len(places), len(suspects))
+		}
+		t.Logf("times %d: %d floods in %d places, %d sampling suspects", factor, len(ids), len(places), len(suspects))
+	}
+}
+
 func TestDistinct(t *testing.T) {
 	for _, n := range []int{0, 1, 10, 1000, 30_000, 1_000_000} {
 		var d distinct

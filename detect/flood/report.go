@@ -207,20 +207,21 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 	return title, why
 }
 
-// limitWords returns the limit that v passed first, and where it is from.
+// limitWords returns the limit that v passed by more, and where it is from.
 func (s *suspect) limitWords(v *vector) (en, ja string) {
-	en, ja = si(s.limit.pps)+" packets/s", "毎秒"+si(s.limit.pps)+"パケット"
-	usual, static := s.usual.pps, s.static.pps
-	usualEn, usualJa := si(float64(usual))+" packets/s", "毎秒"+si(float64(usual))+"パケット"
-	if v.peakBPS/s.limit.bps > v.peakPPS/s.limit.pps || v.class.ordinary() {
-		en, ja = si(s.limit.bps)+"bit/s", si(s.limit.bps)+"bps"
-		usual, static = s.usual.bps, s.static.bps
-		usualEn, usualJa = si(float64(usual))+"bit/s", si(float64(usual))+"bps"
+	limit, static, usual := s.limit.pps, s.static.pps, float64(s.usual.pps)
+	en, ja = "%s packets/s", "毎秒%sパケット"
+	if v.class.ordinary() || v.peakBPS/s.limit.bps > v.peakPPS/s.limit.pps {
+		limit, static, usual = s.limit.bps, s.static.bps, float64(s.usual.bps)
+		en, ja = "%sbit/s", "%sbps"
 	}
-	if s.learned && (en != "" && max(s.limit.pps/s.static.pps, s.limit.bps/s.static.bps) != 1 || math.IsInf(static, 1)) {
+	usualEn, usualJa := fmt.Sprintf(en, si(usual)), fmt.Sprintf(ja, si(usual))
+	en, ja = fmt.Sprintf(en, si(limit)), fmt.Sprintf(ja, si(limit))
+	switch {
+	case limit != static:
 		en += ", learned from the usual " + usualEn + " at this hour of the week"
 		ja += "(この曜日・時刻の平常値" + usualJa + "から学習)"
-	} else if s.learned {
+	case s.learned:
 		en += ", and " + usualEn + " is usual at this hour of the week"
 		ja += "(この曜日・時刻の平常値は" + usualJa + ")"
 	}
