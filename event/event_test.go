@@ -101,6 +101,28 @@ func TestAppendLine(t *testing.T) {
 }
 
 // Each side of a flow is dealt exactly once, and prefixes stay together.
+func TestDealNoAllocation(t *testing.T) {
+	var b Batch
+	if err := b.AppendLine("flow +0s 10.0.0.[1-200]:4000 > 192.0.2.[1-200]:80 udp x4", 1); err != nil {
+		t.Fatal(err)
+	}
+	shards := make([]*Batch, 8)
+	for i := range shards {
+		shards[i] = &Batch{Flows: make([]Flow, 0, b.Len())}
+	}
+	for i := range b.Flows {
+		b.Flows[i].DstNet = uint32(i % 5)
+	}
+	if n := testing.AllocsPerRun(10, func() {
+		for _, s := range shards {
+			s.Reset()
+		}
+		b.Deal(shards)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestDeal(t *testing.T) {
 	var b Batch
 	for _, line := range []string{

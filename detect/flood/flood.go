@@ -220,7 +220,7 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 }
 
 // tick is the clock of entries, in buckets; never 0.
-func tick(t event.Time) uint32 { return uint32(bucketOf(t)) | 1 }
+func tick(t event.Time) uint32 { return max(uint32(bucketOf(t)), 1) }
 
 // bitmap says quickly which addresses are surely no suspects.
 type bitmap [1 << 10]uint64

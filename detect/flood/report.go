@@ -144,7 +144,7 @@ func (d *Detector) measured(s *suspect, v *vector) []finding.Measure {
 	}
 	if s.side != whole && v.class != icmp && v.class != total {
 		t := v.class.talk()
-		m = append(m, finding.Measure{What: "conversations the target begins with strangers, for each packet of them", Value: math.Round(1000*s.begun[t]/max(s.unasked[t], 1)) / 1000, Unit: "share"})
+		m = append(m, finding.Measure{What: "packets of strangers that conversations beginning now explain", Value: math.Round(1000*min(s.excused[t]/max(s.unasked[t], 1), 1)) / 1000, Unit: "share"})
 	}
 	less := func(a, b uint16) int { return int(a) - int(b) }
 	if top := v.dports.top(1, less); len(top) > 0 && top[0].sum > v.packets/4 && v.class != icmp {
@@ -196,7 +196,7 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 			En: fmt.Sprintf("Up to %s from about %d sources; the limit for this %s is %s.", rate, sources, what, limit),
 			Ja: fmt.Sprintf("約%d送信元から最大%s。%sのしきい値は%s。", sources, rateJa, whatJa, limitJa),
 		}
-		if v.peakPPS < s.limit.pps && v.peakBPS < s.limit.bps {
+		if v.class >= amplified && v.peakPPS < s.limit.pps && v.peakBPS < s.limit.bps {
 			why = finding.Text{
 				En: fmt.Sprintf("About %d amplifiers answer %s, which asked none of them, with up to %s.", sources, target, rate),
 				Ja: fmt.Sprintf("問い合わせていない%s宛てに、約%d台の増幅器が最大%sで応答している。", target, sources, rateJa),
@@ -207,20 +207,21 @@ func words(v *vector, target, rule string, sources uint64, s *suspect) (title, w
 	return title, why
 }
 
-// limitWords returns the limit that v passed first, and where it is from.
+// limitWords returns the limit that v passed by more, and where it is from.
 func (s *suspect) limitWords(v *vector) (en, ja string) {
-	en, ja = si(s.limit.pps)+" packets/s", "毎秒"+si(s.limit.pps)+"パケット"
-	usual, static := s.usual.pps, s.static.pps
-	usualEn, usualJa := si(float64(usual))+" packets/s", "毎秒"+si(float64(usual))+"パケット"
-	if v.peakBPS/s.limit.bps > v.peakPPS/s.limit.pps || v.class.ordinary() {
-		en, ja = si(s.limit.bps)+"bit/s", si(s.limit.bps)+"bps"
-		usual, static = s.usual.bps, s.static.bps
-		usualEn, usualJa = si(float64(usual))+"bit/s", si(float64(usual))+"bps"
+	limit, static, usual := s.limit.pps, s.static.pps, float64(s.usual.pps)
+	en, ja = "%s packets/s", "毎秒%sパケット"
+	if v.class.ordinary() || v.peakBPS/s.limit.bps > v.peakPPS/s.limit.pps {
+		limit, static, usual = s.limit.bps, s.static.bps, float64(s.usual.bps)
+		en, ja = "%sbit/s", "%sbps"
 	}
-	if s.learned && (en != "" && max(s.limit.pps/s.static.pps, s.limit.bps/s.static.bps) != 1 || math.IsInf(static, 1)) {
+	usualEn, usualJa := fmt.Sprintf(en, si(usual)), fmt.Sprintf(ja, si(usual))
+	en, ja = fmt.Sprintf(en, si(limit)), fmt.Sprintf(ja, si(limit))
+	switch {
+	case limit != static:
 		en += ", learned from the usual " + usualEn + " at this hour of the week"
 		ja += "(この曜日・時刻の平常値" + usualJa + "から学習)"
-	} else if s.learned {
+	case s.learned:
 		en += ", and " + usualEn + " is usual at this hour of the week"
 		ja += "(この曜日・時刻の平常値は" + usualJa + ")"
 	}
@@ -334,7 +335,7 @@ var Spec = detect.Spec{
 			},
 		},
 	},
-	Memory:       "@@32 octets for each of at most max_hosts addresses, an eighth of that each for prefixes and addresses outside; about 20 kB for each of at most max_suspects. At a bound the entry touched longest ago goes, and is counted.",
+	Memory:       "32 octets for each of at most max_hosts own addresses, and at most an eighth as many entries each for prefixes, addresses outside and hosts that amplifiers answer, a quarter (24 octets) for conversations; tables are up to twice as large as their entries. 20 kB for each kind of packet, at most 8, of at most max_suspects suspects, of which an ordinary network has a few; 48 octets for each sender, at most 8 times max_senders in all; 2.5 kB for each of max_learned objects and each own network. At a bound the entry touched longest ago goes, or the new one is refused, and is counted.",
 	Source:       "Page 1954 (quickest change, CUSUM); Flajolet et al. 2007 (HyperLogLog); CISA TA14-017A (amplifiers)",
 	Requirements: []string{"R24", "R25", "R28", "R29", "R30", "R31", "R32", "R47", "R52"},
 	Config:       defaults,

@@ -32,12 +32,12 @@ type suspect struct {
 	alarms     int        // vectors that are floods now
 	tcp        bool       // of a prefix: it gets so much small TCP that its answers matter
 
-	// Packets outside of conversations, and how many conversations begin, each
-	// times the sampling rate, by kind; forgotten with a time constant of ten
+	// Packets outside of conversations, and how many of them are excused by
+	// conversations that begin, by kind; forgotten with a time constant of ten
 	// seconds.
-	unasked, begun [talks]float64
-	told, heard    float64 // octets it sent, and got from own amplifiers
-	aged           event.Time
+	unasked, excused [talks]float64
+	told, heard      float64 // octets it sent, and got from own amplifiers
+	aged             event.Time
 
 	// What has been received in the running minute, outside of conversations.
 	minute              int64
@@ -58,8 +58,8 @@ const (
 	testEvery = event.Time(20e6)
 	// fewRecords is how many records a flood rests on at least: one may be wrong.
 	fewRecords = 3
-	// excuses is how many packets outside of conversations at least one begun
-	// conversation excuses.
+	// excuses is how many packets outside of conversations one that begins
+	// excuses, where each packet is seen.
 	excuses = 8
 	// manySenders, times Config.MaxSenders, bounds the senders of all suspects.
 	manySenders = 8
@@ -82,6 +82,7 @@ type vector struct {
 	ttls    heavy[uint8]
 
 	packets, bytes, samples float64
+	seconds                 float64 // that records last, times their packets
 	sampling                uint32
 	unsampled               bool // some exporter did not say
 	flows                   int
@@ -92,6 +93,7 @@ type vector struct {
 	onset, said      event.Time
 	above            event.Time // end of the last bucket above the limit
 	over             event.Time // when that was seen, or the latest amplifiers
+	waits            event.Time // since when it has been above its limit for longer than allowed; 0 = it isn't
 	reported         event.Time
 	told             float64 // packets when it was reported
 	peakPPS, peakBPS float64
@@ -125,7 +127,7 @@ func (s *suspect) clock(d *Detector, now event.Time) {
 		keep := math.Exp(-now.Sub(s.aged).Seconds() / 10)
 		for i := range s.unasked {
 			s.unasked[i] *= keep
-			s.begun[i] *= keep
+			s.excused[i] *= keep
 		}
 		s.told, s.heard = s.told*keep, s.heard*keep
 		s.aged = now
@@ -142,31 +144,33 @@ func (s *suspect) clock(d *Detector, now event.Time) {
 }
 
 // spoke notes what the suspect sends; begins says that it hadn't been sending to
-// that address. A router tells of a whole conversation in one record, which may
-// come after those of the other direction, so a record of many packets counts
-// for as many, up to 16; one of TCP data comes with a SYN, which alone counts as
-// outside.
+// that address. Then some packets of strangers were the beginning of a
+// conversation, before it answered: of single packets a few for each, of records
+// that sum up many as many as it sent, twice, since a router may tell the two
+// directions of a conversation in either order.
 func (s *suspect) spoke(f *event.Flow, begins bool) {
 	s.told += float64(f.Bytes)
 	if !begins {
 		return
 	}
-	one := float64(max(f.Sampling, 1))
-	some := min(float64(f.Packets), 16*one)
+	excused := 2 * float64(f.Packets)
+	if f.Has(event.OnePacket) {
+		excused = excuses * float64(max(f.Sampling, 1))
+	}
 	switch f.Proto {
 	case event.TCP:
-		s.begun[connections] += one
-		s.begun[bulk] += some
+		s.excused[connections] += excused
+		s.excused[bulk] += excused
 	case event.UDP:
-		s.begun[datagrams] += some
-		s.begun[bulk] += some
+		s.excused[datagrams] += excused
+		s.excused[bulk] += excused
 		if amplifierOf[f.DstPort] != 0 {
-			s.begun[asking] += some
+			s.excused[asking] += excused
 		}
 	case event.ICMP, event.ICMPv6:
-		s.begun[pings] += some
+		s.excused[pings] += excused
 	default:
-		s.begun[others] += some
+		s.excused[others] += excused
 	}
 }
 
@@ -252,6 +256,7 @@ func (d *Detector) enter(s *suspect, v *vector, b *event.Batch, f *event.Flow) {
 	v.packets += packets
 	v.bytes += float64(f.Bytes)
 	v.samples += f.Samples()
+	v.seconds += packets * f.Last.Sub(f.First).Seconds()
 	v.sampling = max(v.sampling, f.Sampling)
 	v.unsampled = v.unsampled || f.Sampling == 0
 	if v.first == 0 || f.First < v.first {
@@ -360,13 +365,18 @@ func (d *Detector) test(s *suspect, v *vector, report func(*finding.Finding)) {
 		}
 		alarm = s.now.Sub(v.over) <= d.cfg.Quiet
 	}
+	if !alarm {
+		v.waits = 0
+	} else if v.waits == 0 {
+		v.waits = s.now
+	}
 	reflected := d.reflected(s, v)
 	if reflected {
 		s.remarkable, v.over = s.now, s.now
 	}
 	switch {
 	case v.id != (finding.ID{}):
-	case alarm && d.attack(s, v) && d.ownCause(s, v, ch), reflected && d.attack(s, v):
+	case alarm && s.now.Sub(v.waits) >= v.patience() && d.attack(s, v) && d.ownCause(s, v, ch), reflected && d.attack(s, v):
 		d.begin(s, v, ch)
 	}
 	if v.alarmed() && (v.packets >= 1.5*v.told || s.now.Sub(v.reported) >= d.cfg.Update) {
@@ -386,6 +396,13 @@ func (d *Detector) reflected(s *suspect, v *vector) bool {
 		return false
 	}
 	return v.sources.count() >= d.cfg.Reflectors
+}
+
+// patience is how long v must be above its limit before it is a flood: as long
+// as its records last, since the router tells what was sent back in others, and
+// at most two seconds, which is little beside its timeout.
+func (v *vector) patience() time.Duration {
+	return time.Duration(min(v.seconds/max(v.packets, 1), 2) * 1e9)
 }
 
 // begin makes v a flood.
@@ -421,14 +438,14 @@ func confidence(n, excess float64) float64 {
 func (d *Detector) attack(s *suspect, v *vector) bool {
 	sources := v.sources.count()
 	few := sources < d.cfg.MinSources
-	begun, unasked := 0.0, 0.0
+	excused, unasked := 0.0, 0.0
 	for t := range talks {
 		if v.class == total && t != bulk || v.class != total && t == v.class.talk() {
-			begun += s.begun[t]
+			excused += s.excused[t]
 			unasked += s.unasked[t]
 		}
 	}
-	crowd := excuses*begun >= unasked
+	crowd := excused >= unasked
 	switch c := v.class; {
 	case v.flows < fewRecords:
 		return false
