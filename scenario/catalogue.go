@@ -22,7 +22,7 @@ const evening = 21
 // each call.
 func All() []*Scenario {
 	list := []*Scenario{
-		ordinaryDay(), ordinaryEvening(), wrongSampling(),
+		ordinaryDay(), ordinaryHour(), ordinaryEvening(), wrongSampling(),
 		miraiOutbreak(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
 	}
 	for _, a := range intel.Amplifiers() {
@@ -36,13 +36,33 @@ func All() []*Scenario {
 
 func ordinaryDay() *Scenario {
 	return &Scenario{
-		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(100),
+		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(200),
 		Doc: finding.Text{
 			En: "A day of 4,000 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
 			Ja: "加入者4,000とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 2000, mobile: 1500, offices: 200, behindNAT: 300, servers: true, unasked: true})
+		},
+	}
+}
+
+func ordinaryHour() *Scenario {
+	p := newProvider(1)
+	p.Exporters[2].Sampling = 50
+	return &Scenario{
+		Name: "ordinary-hour", Requirements: []string{"R24", "R36", "R37"}, Length: time.Hour, Hour: evening, Provider: p,
+		Doc: finding.Text{
+			En: "An evening hour of 760 subscribers without sampling, every tenth of whom shares files with a hundred peers, many of them gone. Nothing is to be reported.",
+			Ja: "加入者760の夜の1時間をサンプリングなしで観測する。10軒に1軒が百のピアとファイルを共有し、その多くは応答しない。何も報告しないのが正しい。",
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 400, mobile: 300, offices: 60, behindNAT: 300, servers: true, unasked: true})
+			p := &people{world: w, Rand: w.chance(), in: groups[homes], most: 400}
+			for range 40 {
+				at := w.start + seconds(p.Rand, 0, 3000)
+				w.at(at, func() { p.torrent(p.who()) })
+			}
 		},
 	}
 }
@@ -116,13 +136,13 @@ func miraiOutbreak() *Scenario {
 
 func miraiRoles() *Scenario {
 	return &Scenario{
-		Name: "mirai-roles", Requirements: []string{"R24", "R35", "R38"}, Length: 240 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "mirai-roles", Requirements: []string{"R24", "R35", "R38"}, Length: 240 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "On a tap: strangers guess the passwords of 50 homes, a loader logs in to each, and each then scans, reports finds to a receiver and holds on to its control server, which at last orders a flood.",
 			Ja: "タップ上で、外部の感染端末が家庭50軒のパスワードを破り、ローダーがログインし、感染端末はスキャンと報告を行いC&Cに接続し続け、最後に攻撃命令を受けてフラッドを行う。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 100, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 100, servers: true, light: true})
 			r := w.chance()
 			hosts := w.someHosts(homes, 50, 100)
 			victim := four(contentNet + 0xc801)
@@ -155,7 +175,8 @@ func miraiRoles() *Scenario {
 			w.at(attackAt, func() { announced.Trace.sent(attackAt, 1); announced.Trace.told(attackAt, 1) })
 			v := vectorOf("udp")
 			v.dport = 80
-			w.floodFrom(outbound{victim: victim, senders: hosts, vector: v, pps: 900, from: 171 * time.Second, to: 201 * time.Second, spread: 500 * time.Millisecond})
+			f := w.floodFrom(outbound{victim: victim, senders: hosts, vector: v, pps: 500, from: 171 * time.Second, to: 201 * time.Second, spread: 500 * time.Millisecond})
+			f.Within = 3 * time.Second // it is little above the limit
 		},
 	}
 }
@@ -203,13 +224,13 @@ func closedPort() *Scenario {
 
 func variants() *Scenario {
 	return &Scenario{
-		Name: "mirai-variants", Requirements: []string{"R24", "R120"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "mirai-variants", Requirements: []string{"R24", "R120"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "Five variants of Mirai at once, of 25 bots each, which differ in ports, exploits and the word they give busybox.",
 			Ja: "Miraiの5つの変種が各25台同時に活動する。ポート、攻撃コード、busyboxに渡す語が異なる。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 200, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 200, servers: true, light: true})
 			list := []worm{
 				{cluster: "mirai", ports: []uint16{23, 2323}, lines: telnet("MIRAI")},
 				{cluster: "sora", ports: []uint16{23, 80, 8080, 81}, lines: eitherOf(telnet("SORA"), request(jaws))},
@@ -271,13 +292,13 @@ func hajime() *Scenario {
 
 func adb() *Scenario {
 	return &Scenario{
-		Name: "adb-worm", Requirements: []string{"R24"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "adb-worm", Requirements: []string{"R24"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "40 television boxes with an open Android debug bridge look for others on port 5555.",
 			Ja: "Androidのデバッグ機能を開いたテレビ用端末40台が5555番で仲間を探す。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 150, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 150, servers: true, light: true})
 			hello := func(r *rand.Rand, _ event.Addr) []line {
 				return []line{{20e6, false, adbHello()}, {80e6, true, adbHello()}, {20e6, false, "OPEN\x01\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\xb0\xaf\xba\xb1shell:x\x00"}}
 			}
@@ -339,10 +360,8 @@ func amplification(a *intel.Amplifier) *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 200, offices: 20, servers: true, unasked: true, rate: .5})
-			target := groups[homes].addr(1000, false)
-			if a.Port%2 == 0 { // half of them on IPv6 hosts' networks would be unusual; a server's here
-				target = groups[servers].addr(12, false)
-			}
+			// Some on a home, some on a server, some on a server's IPv6 address.
+			target := []event.Addr{groups[homes].addr(1000, false), groups[servers].addr(12, false), groups[servers].addr(12, true)}[a.Port%3]
 			w.flood(attack{target: target, vectors: v, pps: 100_000, from: 10 * time.Second, to: 35 * time.Second})
 		},
 	}

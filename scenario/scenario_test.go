@@ -146,7 +146,7 @@ func TestOrdinaryProportions(t *testing.T) {
 // Probes are as the published Mirai's: marked, from one port, nine to one, never
 // to a skipped range, at most 160 a second; and all of them are in the truth.
 func TestMiraiProbes(t *testing.T) {
-	s := tiny(tapped(1), 90*time.Second, func(w *world) {
+	s := tiny(tapped(100), 90*time.Second, func(w *world) {
 		w.infect(mirai(160), w.botsAt(w.someHosts(homes, 5, 100), time.Second, time.Second))
 		w.infect(mirai(4), w.botsAt(w.someHosts(homes, 5, 100), time.Second, time.Second))
 	})
