@@ -36,13 +36,13 @@ func All() []*Scenario {
 
 func ordinaryDay() *Scenario {
 	return &Scenario{
-		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(200),
+		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(2000),
 		Doc: finding.Text{
-			En: "A day of 4,000 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
-			Ja: "加入者4,000とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
+			En: "A day of 2,900 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
+			Ja: "加入者2,900とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 2000, mobile: 1500, offices: 200, behindNAT: 300, servers: true, unasked: true})
+			w.ordinaryLife(ordinary{homes: 1500, mobile: 1000, offices: 120, behindNAT: 300, servers: true, unasked: true})
 		},
 	}
 }
