@@ -23,7 +23,7 @@ const evening = 21
 func All() []*Scenario {
 	list := []*Scenario{
 		ordinaryDay(), ordinaryHour(), ordinaryEvening(), wrongSampling(),
-		miraiOutbreak(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
+		miraiOutbreak(), notMirai(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
 	}
 	for _, a := range intel.Amplifiers() {
 		list = append(list, amplification(&a))
@@ -97,7 +97,7 @@ func wrongSampling() *Scenario {
 }
 
 func mirai(rate float64) worm {
-	return worm{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, raw: true, reserved: true, rate: rate, open: .004, refuse: .06, lines: telnet("MIRAI")}
+	return worm{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, raw: true, marked: true, reserved: true, rate: rate, open: .004, refuse: .06, lines: telnet("MIRAI")}
 }
 
 // bots of different speeds: from those that sampling hardly sees to the fastest
@@ -128,8 +128,32 @@ func miraiOutbreak() *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 300, offices: 40, servers: true, unasked: true, rate: .3})
+			w.truth.BotWithin = 5 * time.Second
 			w.outbreak(mirai(0), homes, 200, 300, 10*time.Second, 30*time.Second)
 			w.outbreak(mirai(0), mobile, 60, 300, 10*time.Second, 30*time.Second)
+		},
+	}
+}
+
+func notMirai() *Scenario {
+	return &Scenario{
+		Name: "not-mirai", Requirements: []string{"R24", "R36", "R37"}, Length: 180 * time.Second, Hour: evening, Provider: newProvider(1),
+		Doc: finding.Text{
+			En: "Bots that look like Mirai at a glance, told by flows without sequence numbers: telnet alone, both telnet ports alike, and the right mix without the skipped ranges. Beside them the true one.",
+			Ja: "一見Miraiに似た感染端末をシーケンス番号のないフローで観測する。23番のみ、23番と2323番を同数、比率は正しいが除外範囲を避けないもの。本物も混ざる。",
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 400, mobile: 100, servers: true, unasked: true, rate: .5})
+			hosts := w.someHosts(homes, 80, 400)
+			for i, k := range []worm{
+				{cluster: "telnet", never: "mirai", ports: []uint16{23}, reserved: true},
+				{cluster: "alike", never: "mirai", ports: []uint16{23, 2323}, even: true, reserved: true},
+				{cluster: "everywhere", never: "mirai", ports: []uint16{23, 2323}},
+				{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, marked: true, reserved: true},
+			} {
+				k.raw, k.rate, k.refuse, k.open = true, 15, .05, .004
+				w.infect(k, w.botsAt(hosts[20*i:20*(i+1)], 5*time.Second, 10*time.Second))
+			}
 		},
 	}
 }
@@ -240,7 +264,7 @@ func variants() *Scenario {
 			}
 			hosts := w.someHosts(homes, 25*len(list), 200)
 			for i, k := range list {
-				k.raw, k.reserved, k.rate, k.open, k.refuse = true, true, 20, .02, .06
+				k.raw, k.marked, k.reserved, k.rate, k.open, k.refuse = true, true, true, 20, .02, .06
 				w.infect(k, w.botsAt(hosts[25*i:25*(i+1)], 5*time.Second, 20*time.Second))
 			}
 		},
@@ -256,7 +280,7 @@ func satori() *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 100, servers: true, unasked: true, rate: .3})
-			k := worm{family: "satori", cluster: "satori", ports: []uint16{37215, 52869, 37215, 52869, 37215}, raw: true, reserved: true, rate: 20, open: .01, refuse: .05, lines: eitherOf(request(huawei), request(realtek))}
+			k := worm{family: "satori", cluster: "satori", ports: []uint16{37215, 52869, 37215, 52869, 37215}, raw: true, marked: true, reserved: true, rate: 20, open: .01, refuse: .05, lines: eitherOf(request(huawei), request(realtek))}
 			w.infect(k, w.botsAt(w.someHosts(homes, 120, 300), 5*time.Second, 20*time.Second))
 		},
 	}
@@ -302,7 +326,7 @@ func adb() *Scenario {
 			hello := func(r *rand.Rand, _ event.Addr) []line {
 				return []line{{20e6, false, adbHello()}, {80e6, true, adbHello()}, {20e6, false, "OPEN\x01\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\xb0\xaf\xba\xb1shell:x\x00"}}
 			}
-			w.infect(worm{family: "adb", cluster: "adb", ports: []uint16{5555}, raw: true, reserved: true, rate: 15, open: .01, refuse: .05, lines: hello},
+			w.infect(worm{family: "adb", cluster: "adb", ports: []uint16{5555}, raw: true, marked: true, reserved: true, rate: 15, open: .01, refuse: .05, lines: hello},
 				w.botsAt(w.someHosts(homes, 40, 150), 5*time.Second, 20*time.Second))
 		},
 	}
@@ -334,16 +358,9 @@ func fleet() *Scenario {
 				}
 				bots = append(bots, b)
 			}
-			w.infect(worm{cluster: "cars", ports: []uint16{23, 8080, 5555}, rate: 5, refuse: 1 / 50.}.keptSimple(), bots)
+			w.infect(worm{cluster: "cars", ports: []uint16{23, 8080, 5555}, raw: true, rate: 5, refuse: .02}, bots)
 		},
 	}
-}
-
-// keptSimple makes a worm send single bare SYNs: a scanner of its own, as fast
-// ones have, without Mirai's mark.
-func (k worm) keptSimple() worm {
-	k.raw = true
-	return k
 }
 
 func amplification(a *intel.Amplifier) *Scenario {

@@ -24,7 +24,7 @@ func addr(n byte) event.Addr { return event.AddrOf4([4]byte{10, 16, 0, n}) }
 // perfect is a result in which ten bots and a flood were found as they were. It
 // is made through the correlator, as a real one is.
 func perfect(change func(truth *scenario.Truth, found *[]finding.Finding)) *Result {
-	truth := &scenario.Truth{Bots: map[event.Addr]*scenario.Bot{}, Roles: map[event.Addr]*scenario.Role{}}
+	truth := &scenario.Truth{Bots: map[event.Addr]*scenario.Bot{}, Roles: map[event.Addr]*scenario.Role{}, BotWithin: time.Minute}
 	var found []finding.Finding
 	seen := func(t event.Time) scenario.Trace { return scenario.Trace{Sent: 500, Seen: 500, First: t, FirstSeen: t} }
 	for i := range byte(10) {
@@ -123,7 +123,8 @@ func TestPlantedMistakes(t *testing.T) {
 			x.ID[0]++
 			*f = append(*f, x)
 		}, ""},
-		"a wrong family": {func(_ truth, f found) { (*f)[3].Family = "hajime" }, "families named"},
+		"a wrong family":                  {func(_ truth, f found) { (*f)[3].Family = "hajime" }, "families named"},
+		"a family that it only resembles": {func(tr truth, _ found) { b := tr.Bots[addr(4)]; b.Family, b.Never = "", "mirai" }, "bots taken for"},
 		"late": {func(_ truth, f found) {
 			for i := range 10 {
 				(*f)[i].Said = 120e9
