@@ -214,14 +214,14 @@ func TestFloods(t *testing.T) {
 			}
 		}
 	}
-	deaf := flood.Spec.Config().(*flood.Config)
-	deaf.HostPPS, deaf.HostBPS, deaf.Reflectors = 1e9, 1e14, 1e6
-	r, err := Run(context.Background(), scenario.Find("flood-syn"), Config{Seed: 4, Detectors: []pipeline.Detector{{Spec: &flood.Spec, Config: deaf}}})
+	dull := flood.Spec.Config().(*flood.Config)
+	dull.HostPPS, dull.HostBPS, dull.Reflectors = 1e9, 1e14, 1e6
+	r, err := Run(context.Background(), scenario.Find("flood-syn"), Config{Seed: 4, Detectors: []pipeline.Detector{{Spec: &flood.Spec, Config: dull}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := missed(r); !slices.Contains(got, "attacks found") {
-		t.Errorf("a deaf detector missed only %q", got)
+		t.Errorf("a dull detector missed only %q", got)
 	}
 	nervous := flood.Spec.Config().(*flood.Config)
 	nervous.HostPPS, nervous.MinSamples, nervous.MinSources = 20, 1, 1
@@ -253,18 +253,61 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// A detector that says what it is told to, to see that times are measured from
-// the first datagram.
-type sayer struct{ detect.Detector }
+// byMark is a detector that calls bots all who send ten marked SYNs.
+type byMark map[event.Addr]int
 
-func (sayer) Detect(b *event.Batch, report func(*finding.Finding)) {}
-func (sayer) Advance(now event.Time, report func(*finding.Finding)) {
+func (d byMark) Detect(b *event.Batch, report func(*finding.Finding)) {
+	for i := range b.Flows {
+		f := &b.Flows[i]
+		if !f.Has(event.SeqIsDst | event.ForSrc) {
+			continue
+		}
+		if d[f.Src]++; d[f.Src] == 10 {
+			report(&finding.Finding{
+				ID: finding.NewID("iotbot.scan", f.Src, "", 1), Rule: "iotbot.scan", Severity: finding.High, Family: "adb", Subject: finding.Host(f.Src, "bot", ""),
+				First: f.First, Last: f.Last, Said: f.Seen, Cause: finding.Cause{Kind: "iotbot", Key: "adb"},
+			})
+		}
+	}
 }
-func (sayer) Usage() detect.Usage { return detect.Usage{} }
+
+func (byMark) Advance(event.Time, func(*finding.Finding)) {}
+func (byMark) Usage() detect.Usage                        { return detect.Usage{} }
+
+// deaf is a detector that says nothing.
+type deaf struct{ byMark }
+
+func (deaf) Detect(*event.Batch, func(*finding.Finding)) {}
+
+// Bots are found by their marks through the encoders and decoders, and the
+// judgement of them is right from end to end.
+func TestBots(t *testing.T) {
+	run := func(name string, made detect.Detector) []Check {
+		spec := detect.Spec{Name: "iotbot", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return made, nil }}
+		r, err := Run(context.Background(), scenario.Find(name), Config{Seed: 3, Detectors: []pipeline.Detector{{Spec: &spec}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Judge(r)
+	}
+	for _, name := range []string{"adb-worm", "satori"} {
+		for _, c := range run(name, byMark{}) {
+			wrong := name == "satori" && strings.HasPrefix(c.What, "families") // byMark knows one name
+			if c.Met == wrong {
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
+	}
+	for _, c := range run("adb-worm", deaf{}) {
+		if missed := strings.HasPrefix(c.What, "recall"); c.Met == missed {
+			t.Errorf("deaf: %+v", c)
+		}
+	}
+}
 
 // Without detectors that say something, everything is missed and nothing false.
 func TestSilence(t *testing.T) {
-	spec := detect.Spec{Name: "flood", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return sayer{}, nil }}
+	spec := detect.Spec{Name: "flood", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return deaf{}, nil }}
 	r, err := Run(context.Background(), scenario.Find("flood-icmp"), Config{Detectors: []pipeline.Detector{{Spec: &spec}}})
 	if err != nil {
 		t.Fatal(err)
