@@ -14,10 +14,15 @@ type worm struct {
 	family  string
 	cluster string
 	ports   []uint16 // one is drawn for each target
-	// raw: Mirai's own SYNs, with the sequence number as mark, no options, one
-	// source port and window; the tenth probe goes to the second port. Else the
-	// kernel connects, and tries again.
+	never   string   // a family it must not be taken for
+	// raw: SYNs of its own, as Mirai and other fast scanners send, without options,
+	// from one source port and with one window; of two ports the second gets the
+	// tenth probe. Else the kernel connects, and tries again.
 	raw bool
+	// marked: of raw SYNs, the sequence number is the destination.
+	marked bool
+	// even: of two ports each gets half.
+	even bool
 	// reserved: Mirai's list of ranges is skipped.
 	reserved bool
 	rate     float64 // targets a second, of each bot
@@ -59,7 +64,8 @@ func (w *world) infect(k worm, bots []*bot) {
 				continue
 			}
 			if b.trace == nil {
-				b.trace = &w.truth.bot(b.addr, k.family, k.cluster).Trace
+				known := w.truth.bot(b.addr, k.family, k.cluster)
+				known.Never, b.trace = k.never, &known.Trace
 			}
 			for range poisson(r, k.rate*step.Seconds()) {
 				w.probe(&k, b, r, now+event.Time(r.Int64N(int64(step))))
@@ -97,7 +103,7 @@ func (w *world) probe(k *worm, b *bot, r *rand.Rand, at event.Time) {
 		w.converse(t)
 		return
 	}
-	if len(k.ports) == 2 { // Mirai counts
+	if len(k.ports) == 2 && !k.even { // Mirai counts
 		port = k.ports[0]
 		if b.probes%10 == 0 {
 			port = k.ports[1]
@@ -105,7 +111,7 @@ func (w *world) probe(k *worm, b *bot, r *rand.Rand, at event.Time) {
 	}
 	syn := stream{
 		src: b.addr, dst: target, sport: b.sport, dport: port, proto: event.TCP, first: at, last: at, packets: 1, size: rstSize, opening: event.SYN,
-		ttl: 62, window: b.window, marked: true, bare: true, trace: b.trace,
+		ttl: 62, window: b.window, marked: k.marked, bare: true, trace: b.trace,
 	}
 	w.send(syn)
 	back := stream{src: target, dst: b.addr, sport: port, dport: b.sport, proto: event.TCP, first: at + 80e6, last: at + 80e6, packets: 1, ttl: 48}

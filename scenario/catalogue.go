@@ -22,8 +22,8 @@ const evening = 21
 // each call.
 func All() []*Scenario {
 	list := []*Scenario{
-		ordinaryDay(), ordinaryEvening(), wrongSampling(),
-		miraiOutbreak(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
+		ordinaryDay(), ordinaryHour(), ordinaryEvening(), wrongSampling(),
+		miraiOutbreak(), notMirai(), miraiRoles(), unmarked(), closedPort(), variants(), satori(), hajime(), adb(), fleet(),
 	}
 	for _, a := range intel.Amplifiers() {
 		list = append(list, amplification(&a))
@@ -36,13 +36,33 @@ func All() []*Scenario {
 
 func ordinaryDay() *Scenario {
 	return &Scenario{
-		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(100),
+		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(2000),
 		Doc: finding.Text{
-			En: "A day of 4,000 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
-			Ja: "加入者4,000とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
+			En: "A day of 2,900 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
+			Ja: "加入者2,900とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 2000, mobile: 1500, offices: 200, behindNAT: 300, servers: true, unasked: true})
+			w.ordinaryLife(ordinary{homes: 1500, mobile: 1000, offices: 120, behindNAT: 300, servers: true, unasked: true})
+		},
+	}
+}
+
+func ordinaryHour() *Scenario {
+	p := newProvider(1)
+	p.Exporters[2].Sampling = 50
+	return &Scenario{
+		Name: "ordinary-hour", Requirements: []string{"R24", "R36", "R37"}, Length: time.Hour, Hour: evening, Provider: p,
+		Doc: finding.Text{
+			En: "An evening hour of 760 subscribers without sampling, every tenth of whom shares files with a hundred peers, many of them gone. Nothing is to be reported.",
+			Ja: "加入者760の夜の1時間をサンプリングなしで観測する。10軒に1軒が百のピアとファイルを共有し、その多くは応答しない。何も報告しないのが正しい。",
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 400, mobile: 300, offices: 60, behindNAT: 300, servers: true, unasked: true})
+			p := &people{world: w, Rand: w.chance(), in: groups[homes], most: 400}
+			for range 40 {
+				at := w.start + seconds(p.Rand, 0, 3000)
+				w.at(at, func() { p.torrent(p.who()) })
+			}
 		},
 	}
 }
@@ -77,7 +97,7 @@ func wrongSampling() *Scenario {
 }
 
 func mirai(rate float64) worm {
-	return worm{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, raw: true, reserved: true, rate: rate, open: .004, refuse: .06, lines: telnet("MIRAI")}
+	return worm{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, raw: true, marked: true, reserved: true, rate: rate, open: .004, refuse: .06, lines: telnet("MIRAI")}
 }
 
 // bots of different speeds: from those that sampling hardly sees to the fastest
@@ -108,21 +128,45 @@ func miraiOutbreak() *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 300, offices: 40, servers: true, unasked: true, rate: .3})
+			w.truth.BotWithin = 5 * time.Second
 			w.outbreak(mirai(0), homes, 200, 300, 10*time.Second, 30*time.Second)
 			w.outbreak(mirai(0), mobile, 60, 300, 10*time.Second, 30*time.Second)
 		},
 	}
 }
 
+func notMirai() *Scenario {
+	return &Scenario{
+		Name: "not-mirai", Requirements: []string{"R24", "R36", "R37"}, Length: 180 * time.Second, Hour: evening, Provider: newProvider(1),
+		Doc: finding.Text{
+			En: "Bots that look like Mirai at a glance, told by flows without sequence numbers: telnet alone, both telnet ports alike, and the right mix without the skipped ranges. Beside them the true one.",
+			Ja: "一見Miraiに似た感染端末をシーケンス番号のないフローで観測する。23番のみ、23番と2323番を同数、比率は正しいが除外範囲を避けないもの。本物も混ざる。",
+		},
+		play: func(w *world) {
+			w.ordinaryLife(ordinary{homes: 400, mobile: 100, servers: true, unasked: true, rate: .5})
+			hosts := w.someHosts(homes, 80, 400)
+			for i, k := range []worm{
+				{cluster: "telnet", never: "mirai", ports: []uint16{23}, reserved: true},
+				{cluster: "alike", never: "mirai", ports: []uint16{23, 2323}, even: true, reserved: true},
+				{cluster: "everywhere", never: "mirai", ports: []uint16{23, 2323}},
+				{family: "mirai", cluster: "mirai", ports: []uint16{23, 2323}, marked: true, reserved: true},
+			} {
+				k.raw, k.rate, k.refuse, k.open = true, 15, .05, .004
+				w.infect(k, w.botsAt(hosts[20*i:20*(i+1)], 5*time.Second, 10*time.Second))
+			}
+		},
+	}
+}
+
 func miraiRoles() *Scenario {
 	return &Scenario{
-		Name: "mirai-roles", Requirements: []string{"R24", "R35", "R38"}, Length: 240 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "mirai-roles", Requirements: []string{"R24", "R35", "R38"}, Length: 240 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "On a tap: strangers guess the passwords of 50 homes, a loader logs in to each, and each then scans, reports finds to a receiver and holds on to its control server, which at last orders a flood.",
 			Ja: "タップ上で、外部の感染端末が家庭50軒のパスワードを破り、ローダーがログインし、感染端末はスキャンと報告を行いC&Cに接続し続け、最後に攻撃命令を受けてフラッドを行う。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 100, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 100, servers: true, light: true})
 			r := w.chance()
 			hosts := w.someHosts(homes, 50, 100)
 			victim := four(contentNet + 0xc801)
@@ -155,7 +199,8 @@ func miraiRoles() *Scenario {
 			w.at(attackAt, func() { announced.Trace.sent(attackAt, 1); announced.Trace.told(attackAt, 1) })
 			v := vectorOf("udp")
 			v.dport = 80
-			w.floodFrom(outbound{victim: victim, senders: hosts, vector: v, pps: 900, from: 171 * time.Second, to: 201 * time.Second, spread: 500 * time.Millisecond})
+			f := w.floodFrom(outbound{victim: victim, senders: hosts, vector: v, pps: 500, from: 171 * time.Second, to: 201 * time.Second, spread: 500 * time.Millisecond})
+			f.Within = 3 * time.Second // it is little above the limit
 		},
 	}
 }
@@ -203,13 +248,13 @@ func closedPort() *Scenario {
 
 func variants() *Scenario {
 	return &Scenario{
-		Name: "mirai-variants", Requirements: []string{"R24", "R120"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "mirai-variants", Requirements: []string{"R24", "R120"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "Five variants of Mirai at once, of 25 bots each, which differ in ports, exploits and the word they give busybox.",
 			Ja: "Miraiの5つの変種が各25台同時に活動する。ポート、攻撃コード、busyboxに渡す語が異なる。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 200, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 200, servers: true, light: true})
 			list := []worm{
 				{cluster: "mirai", ports: []uint16{23, 2323}, lines: telnet("MIRAI")},
 				{cluster: "sora", ports: []uint16{23, 80, 8080, 81}, lines: eitherOf(telnet("SORA"), request(jaws))},
@@ -219,7 +264,7 @@ func variants() *Scenario {
 			}
 			hosts := w.someHosts(homes, 25*len(list), 200)
 			for i, k := range list {
-				k.raw, k.reserved, k.rate, k.open, k.refuse = true, true, 20, .02, .06
+				k.raw, k.marked, k.reserved, k.rate, k.open, k.refuse = true, true, true, 20, .02, .06
 				w.infect(k, w.botsAt(hosts[25*i:25*(i+1)], 5*time.Second, 20*time.Second))
 			}
 		},
@@ -235,7 +280,7 @@ func satori() *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 100, servers: true, unasked: true, rate: .3})
-			k := worm{family: "satori", cluster: "satori", ports: []uint16{37215, 52869, 37215, 52869, 37215}, raw: true, reserved: true, rate: 20, open: .01, refuse: .05, lines: eitherOf(request(huawei), request(realtek))}
+			k := worm{family: "satori", cluster: "satori", ports: []uint16{37215, 52869, 37215, 52869, 37215}, raw: true, marked: true, reserved: true, rate: 20, open: .01, refuse: .05, lines: eitherOf(request(huawei), request(realtek))}
 			w.infect(k, w.botsAt(w.someHosts(homes, 120, 300), 5*time.Second, 20*time.Second))
 		},
 	}
@@ -271,17 +316,17 @@ func hajime() *Scenario {
 
 func adb() *Scenario {
 	return &Scenario{
-		Name: "adb-worm", Requirements: []string{"R24"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(1),
+		Name: "adb-worm", Requirements: []string{"R24"}, Length: 180 * time.Second, Hour: evening, Provider: tapped(100),
 		Doc: finding.Text{
 			En: "40 television boxes with an open Android debug bridge look for others on port 5555.",
 			Ja: "Androidのデバッグ機能を開いたテレビ用端末40台が5555番で仲間を探す。",
 		},
 		play: func(w *world) {
-			w.ordinaryLife(ordinary{homes: 150, servers: true, rate: .3})
+			w.ordinaryLife(ordinary{homes: 150, servers: true, light: true})
 			hello := func(r *rand.Rand, _ event.Addr) []line {
 				return []line{{20e6, false, adbHello()}, {80e6, true, adbHello()}, {20e6, false, "OPEN\x01\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\xb0\xaf\xba\xb1shell:x\x00"}}
 			}
-			w.infect(worm{family: "adb", cluster: "adb", ports: []uint16{5555}, raw: true, reserved: true, rate: 15, open: .01, refuse: .05, lines: hello},
+			w.infect(worm{family: "adb", cluster: "adb", ports: []uint16{5555}, raw: true, marked: true, reserved: true, rate: 15, open: .01, refuse: .05, lines: hello},
 				w.botsAt(w.someHosts(homes, 40, 150), 5*time.Second, 20*time.Second))
 		},
 	}
@@ -313,16 +358,9 @@ func fleet() *Scenario {
 				}
 				bots = append(bots, b)
 			}
-			w.infect(worm{cluster: "cars", ports: []uint16{23, 8080, 5555}, rate: 5, refuse: 1 / 50.}.keptSimple(), bots)
+			w.infect(worm{cluster: "cars", ports: []uint16{23, 8080, 5555}, raw: true, rate: 5, refuse: .02}, bots)
 		},
 	}
-}
-
-// keptSimple makes a worm send single bare SYNs: a scanner of its own, as fast
-// ones have, without Mirai's mark.
-func (k worm) keptSimple() worm {
-	k.raw = true
-	return k
 }
 
 func amplification(a *intel.Amplifier) *Scenario {
@@ -339,10 +377,8 @@ func amplification(a *intel.Amplifier) *Scenario {
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 300, mobile: 200, offices: 20, servers: true, unasked: true, rate: .5})
-			target := groups[homes].addr(1000, false)
-			if a.Port%2 == 0 { // half of them on IPv6 hosts' networks would be unusual; a server's here
-				target = groups[servers].addr(12, false)
-			}
+			// Some on a home, some on a server, some on a server's IPv6 address.
+			target := []event.Addr{groups[homes].addr(1000, false), groups[servers].addr(12, false), groups[servers].addr(12, true)}[a.Port%3]
 			w.flood(attack{target: target, vectors: v, pps: 100_000, from: 10 * time.Second, to: 35 * time.Second})
 		},
 	}

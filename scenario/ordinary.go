@@ -16,6 +16,9 @@ type ordinary struct {
 	servers bool
 	// survey, radiation and backscatter: what comes unasked from outside.
 	unasked bool
+	// light leaves out what moves much: video, calls, games, backups. A tap tells
+	// of each packet.
+	light bool
 	// rate multiplies the activity of subscribers; 0 means 1.
 	rate float64
 }
@@ -37,6 +40,7 @@ type deed struct {
 var (
 	homeLife   = []deed{{30, (*people).web}, {20, (*people).quic}, {25, (*people).app}, {10, (*people).lookup}, {4, (*people).video}, {1.5, (*people).game}, {4, (*people).ntp}, {1, (*people).call}, {.3, (*people).vpn}, {.12, (*people).speedTest}, {.12, (*people).torrent}, {.2, (*people).backup}, {3, (*people).mail}}
 	mobileLife = []deed{{22, (*people).web}, {26, (*people).quic}, {40, (*people).app}, {8, (*people).lookup}, {4, (*people).video}, {.5, (*people).game}, {2, (*people).ntp}, {1, (*people).call}, {.1, (*people).speedTest}}
+	lightLife  = []deed{{20, (*people).app}, {10, (*people).lookup}, {4, (*people).ntp}, {3, (*people).mail}, {6, (*people).web}}
 	officeLife = []deed{{36, (*people).web}, {12, (*people).quic}, {20, (*people).app}, {8, (*people).lookup}, {1, (*people).video}, {3, (*people).ntp}, {2, (*people).call}, {1, (*people).vpn}, {.1, (*people).speedTest}, {1, (*people).backup}, {6, (*people).mail}, {2, (*people).remote}}
 )
 
@@ -51,8 +55,8 @@ type people struct {
 }
 
 // live lets n subscribers on as many addresses, or fewer, do so many things an
-// hour each in the busiest hour.
-func (w *world) live(in int, n, addresses int, perHour float64, day *[24]float64, life []deed) {
+// hour each in the busiest hour. running videos and games have begun before.
+func (w *world) live(in int, n, addresses, running int, perHour float64, day *[24]float64, life []deed) {
 	if n == 0 {
 		return
 	}
@@ -67,8 +71,7 @@ func (w *world) live(in int, n, addresses int, perHour float64, day *[24]float64
 			p.act()
 		}
 	})
-	// Who was on line before the play began goes on with it.
-	for range n / 50 {
+	for range running { // who was on line before the play began goes on
 		p.video(p.who())
 		p.game(p.who())
 	}
@@ -410,10 +413,14 @@ func (w *world) ordinaryLife(o ordinary) {
 	if rate == 0 {
 		rate = 1
 	}
-	w.live(homes, o.homes, o.homes, 24*rate, &atHome, homeLife)
-	w.live(mobile, o.mobile, o.mobile, 16*rate, &onTheWay, mobileLife)
-	w.live(business, o.offices, o.offices, 40*rate, &atWork, officeLife)
-	w.live(cgn, o.behindNAT, 64, 16*rate, &onTheWay, mobileLife)
+	life, running := homeLife, o.homes/50
+	if o.light {
+		life, running = lightLife, 0
+	}
+	w.live(homes, o.homes, o.homes, running, 24*rate, &atHome, life)
+	w.live(mobile, o.mobile, o.mobile, o.mobile/50, 16*rate, &onTheWay, mobileLife)
+	w.live(business, o.offices, o.offices, 0, 40*rate, &atWork, officeLife)
+	w.live(cgn, o.behindNAT, 64, o.behindNAT/50, 16*rate, &onTheWay, mobileLife)
 	if o.servers {
 		w.serve(rate)
 	}

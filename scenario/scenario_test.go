@@ -3,6 +3,8 @@ package scenario
 import (
 	"encoding/binary"
 	"hash/fnv"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,7 +148,7 @@ func TestOrdinaryProportions(t *testing.T) {
 // Probes are as the published Mirai's: marked, from one port, nine to one, never
 // to a skipped range, at most 160 a second; and all of them are in the truth.
 func TestMiraiProbes(t *testing.T) {
-	s := tiny(tapped(1), 90*time.Second, func(w *world) {
+	s := tiny(tapped(100), 90*time.Second, func(w *world) {
 		w.infect(mirai(160), w.botsAt(w.someHosts(homes, 5, 100), time.Second, time.Second))
 		w.infect(mirai(4), w.botsAt(w.someHosts(homes, 5, 100), time.Second, time.Second))
 	})
@@ -272,5 +274,31 @@ func TestFlowCache(t *testing.T) {
 	}
 	if sum != 1501 {
 		t.Errorf("%d packets in the parts", sum)
+	}
+}
+
+// The manual lists every scenario with its requirements.
+func TestManual(t *testing.T) {
+	data, err := os.ReadFile("../docs/scenarios.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range All() {
+		name := s.Name
+		switch {
+		case strings.Contains(name, "-amplification"):
+			name = "*-amplification"
+		case strings.HasPrefix(name, "flood-"):
+			name = "flood-*"
+		}
+		found := false
+		for line := range strings.Lines(string(data)) {
+			if strings.HasPrefix(line, "| `"+name+"` |") {
+				found = strings.HasSuffix(strings.TrimSpace(line), "| "+strings.Join(s.Requirements, " ")+" |")
+			}
+		}
+		if !found {
+			t.Errorf("docs/scenarios.md has no row of %s with %v", name, s.Requirements)
+		}
 	}
 }

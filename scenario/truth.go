@@ -19,6 +19,9 @@ type Truth struct {
 	// Announced are the attacks that a control server ordered in clear text,
 	// where packets showed it.
 	Announced []*Announcement
+	// BotWithin is how soon after its first datagram a bot should be found, of the
+	// one found soonest.
+	BotWithin time.Duration
 	// WrongSampling: an exporter told a wrong rate, which is to be noticed.
 	WrongSampling bool
 	Records       uint64 // how many records were told
@@ -35,6 +38,7 @@ type Trace struct {
 type Bot struct {
 	Addr    event.Addr
 	Family  string // key of intel; "" = any name is right
+	Never   string // a family that is wrong though it looks like it; "" = none
 	Cluster string // variant or fleet: bots of one cluster belong in one incident
 	Trace          // of its probes
 }
@@ -73,7 +77,7 @@ type Announcement struct {
 }
 
 func newTruth() *Truth {
-	return &Truth{Bots: map[event.Addr]*Bot{}, Roles: map[event.Addr]*Role{}}
+	return &Truth{Bots: map[event.Addr]*Bot{}, Roles: map[event.Addr]*Role{}, BotWithin: time.Minute}
 }
 
 func (t *Truth) bot(a event.Addr, family, cluster string) *Bot {

@@ -127,8 +127,8 @@ func (j *judge) bots() {
 		return
 	}
 	j.add("iotbot", Check{What: "precision of bots", Value: share(right, len(named)), Limit: minPrecision, AtLeast: true, Unit: "share", Of: len(named), Wrong: wrong})
-	found, of, family, ofFamily := 0, 0, 0, 0
-	var missed, misnamed []string
+	found, of, family, ofFamily, ofNever := 0, 0, 0, 0, 0
+	var missed, misnamed, mistaken []string
 	var delays []float64
 	for _, b := range j.Truth.BotsInOrder() {
 		f := named[b.Addr]
@@ -143,6 +143,12 @@ func (j *judge) bots() {
 		if f != nil {
 			delays = append(delays, j.firstSaid(b.Addr).Sub(b.FirstSeen).Seconds())
 		}
+		if f != nil && b.Never != "" {
+			ofNever++
+			if f.Family == b.Never {
+				mistaken = append(mistaken, b.Addr.String())
+			}
+		}
 		if f != nil && b.Family != "" && b.Seen >= minNaming {
 			ofFamily++
 			if f.Family == b.Family {
@@ -152,13 +158,16 @@ func (j *judge) bots() {
 			}
 		}
 	}
+	if ofNever > 0 {
+		j.add("iotbot", Check{What: "bots taken for a family they only resemble", Value: float64(len(mistaken)), Unit: "hosts", Of: ofNever, Wrong: mistaken})
+	}
 	j.add("iotbot", Check{What: "recall of bots that sent 100 SYNs", Value: share(found, of), Limit: minRecall, AtLeast: true, Unit: "share", Of: of, Wrong: missed})
 	if ofFamily > 0 {
 		j.add("iotbot", Check{What: "families named right", Value: share(family, ofFamily), Limit: minRecall, AtLeast: true, Unit: "share", Of: ofFamily, Wrong: misnamed})
 	}
 	if len(delays) > 0 {
 		slices.Sort(delays)
-		j.add("iotbot", Check{What: "time to the first bot, from its first datagram", Value: delays[0], Limit: 60, Unit: "s", Of: len(delays)})
+		j.add("iotbot", Check{What: "time to the first bot, from its first datagram", Value: delays[0], Limit: j.Truth.BotWithin.Seconds(), Unit: "s", Of: len(delays)})
 	}
 }
 
@@ -180,7 +189,7 @@ func (j *judge) clusters() {
 	for _, b := range j.Truth.Bots {
 		truth[b.Cluster] = true
 	}
-	if len(truth) < 2 {
+	if len(truth) < 2 || !slices.Contains(j.Scenario.Requirements, "R120") {
 		return
 	}
 	home := j.homes()

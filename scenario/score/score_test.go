@@ -24,7 +24,7 @@ func addr(n byte) event.Addr { return event.AddrOf4([4]byte{10, 16, 0, n}) }
 // perfect is a result in which ten bots and a flood were found as they were. It
 // is made through the correlator, as a real one is.
 func perfect(change func(truth *scenario.Truth, found *[]finding.Finding)) *Result {
-	truth := &scenario.Truth{Bots: map[event.Addr]*scenario.Bot{}, Roles: map[event.Addr]*scenario.Role{}}
+	truth := &scenario.Truth{Bots: map[event.Addr]*scenario.Bot{}, Roles: map[event.Addr]*scenario.Role{}, BotWithin: time.Minute}
 	var found []finding.Finding
 	seen := func(t event.Time) scenario.Trace { return scenario.Trace{Sent: 500, Seen: 500, First: t, FirstSeen: t} }
 	for i := range byte(10) {
@@ -123,7 +123,8 @@ func TestPlantedMistakes(t *testing.T) {
 			x.ID[0]++
 			*f = append(*f, x)
 		}, ""},
-		"a wrong family": {func(_ truth, f found) { (*f)[3].Family = "hajime" }, "families named"},
+		"a wrong family":                  {func(_ truth, f found) { (*f)[3].Family = "hajime" }, "families named"},
+		"a family that it only resembles": {func(tr truth, _ found) { b := tr.Bots[addr(4)]; b.Family, b.Never = "", "mirai" }, "bots taken for"},
 		"late": {func(_ truth, f found) {
 			for i := range 10 {
 				(*f)[i].Said = 120e9
@@ -213,14 +214,14 @@ func TestFloods(t *testing.T) {
 			}
 		}
 	}
-	deaf := flood.Spec.Config().(*flood.Config)
-	deaf.HostPPS, deaf.HostBPS, deaf.Reflectors = 1e9, 1e14, 1e6
-	r, err := Run(context.Background(), scenario.Find("flood-syn"), Config{Seed: 4, Detectors: []pipeline.Detector{{Spec: &flood.Spec, Config: deaf}}})
+	dull := flood.Spec.Config().(*flood.Config)
+	dull.HostPPS, dull.HostBPS, dull.Reflectors = 1e9, 1e14, 1e6
+	r, err := Run(context.Background(), scenario.Find("flood-syn"), Config{Seed: 4, Detectors: []pipeline.Detector{{Spec: &flood.Spec, Config: dull}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := missed(r); !slices.Contains(got, "attacks found") {
-		t.Errorf("a deaf detector missed only %q", got)
+		t.Errorf("a dull detector missed only %q", got)
 	}
 	nervous := flood.Spec.Config().(*flood.Config)
 	nervous.HostPPS, nervous.MinSamples, nervous.MinSources = 20, 1, 1
@@ -252,18 +253,61 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// A detector that says what it is told to, to see that times are measured from
-// the first datagram.
-type sayer struct{ detect.Detector }
+// byMark is a detector that calls bots all who send ten marked SYNs.
+type byMark map[event.Addr]int
 
-func (sayer) Detect(b *event.Batch, report func(*finding.Finding)) {}
-func (sayer) Advance(now event.Time, report func(*finding.Finding)) {
+func (d byMark) Detect(b *event.Batch, report func(*finding.Finding)) {
+	for i := range b.Flows {
+		f := &b.Flows[i]
+		if !f.Has(event.SeqIsDst | event.ForSrc) {
+			continue
+		}
+		if d[f.Src]++; d[f.Src] == 10 {
+			report(&finding.Finding{
+				ID: finding.NewID("iotbot.scan", f.Src, "", 1), Rule: "iotbot.scan", Severity: finding.High, Family: "adb", Subject: finding.Host(f.Src, "bot", ""),
+				First: f.First, Last: f.Last, Said: f.Seen, Cause: finding.Cause{Kind: "iotbot", Key: "adb"},
+			})
+		}
+	}
 }
-func (sayer) Usage() detect.Usage { return detect.Usage{} }
+
+func (byMark) Advance(event.Time, func(*finding.Finding)) {}
+func (byMark) Usage() detect.Usage                        { return detect.Usage{} }
+
+// deaf is a detector that says nothing.
+type deaf struct{ byMark }
+
+func (deaf) Detect(*event.Batch, func(*finding.Finding)) {}
+
+// Bots are found by their marks through the encoders and decoders, and the
+// judgement of them is right from end to end.
+func TestBots(t *testing.T) {
+	run := func(name string, made detect.Detector) []Check {
+		spec := detect.Spec{Name: "iotbot", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return made, nil }}
+		r, err := Run(context.Background(), scenario.Find(name), Config{Seed: 3, Detectors: []pipeline.Detector{{Spec: &spec}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Judge(r)
+	}
+	for _, name := range []string{"adb-worm", "satori"} {
+		for _, c := range run(name, byMark{}) {
+			wrong := name == "satori" && strings.HasPrefix(c.What, "families") // byMark knows one name
+			if c.Met == wrong {
+				t.Errorf("%s: %+v", name, c)
+			}
+		}
+	}
+	for _, c := range run("adb-worm", deaf{}) {
+		if missed := strings.HasPrefix(c.What, "recall"); c.Met == missed {
+			t.Errorf("deaf: %+v", c)
+		}
+	}
+}
 
 // Without detectors that say something, everything is missed and nothing false.
 func TestSilence(t *testing.T) {
-	spec := detect.Spec{Name: "flood", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return sayer{}, nil }}
+	spec := detect.Spec{Name: "flood", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return deaf{}, nil }}
 	r, err := Run(context.Background(), scenario.Find("flood-icmp"), Config{Detectors: []pipeline.Detector{{Spec: &spec}}})
 	if err != nil {
 		t.Fatal(err)

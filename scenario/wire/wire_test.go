@@ -86,7 +86,7 @@ func isText(s string) bool {
 func TestRoundTrip(t *testing.T) {
 	for _, name := range []string{"ordinary-day", "mirai-outbreak", "mirai-roles", "unmarked-bots", "mirai-variants", "adb-worm", "flood-gre", "flood-fragments", "flood-icmp", "flood-syn", "dns-amplification", "wrong-sampling", "own-reflectors"} {
 		t.Run(name, func(t *testing.T) {
-			told, got := decoded(t, scenario.Find(name), 150_000)
+			told, got := decoded(t, scenario.Find(name), 60_000)
 			if len(told) != len(got) {
 				t.Errorf("%d records told, %d decoded", len(told), len(got))
 			}
