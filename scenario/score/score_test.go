@@ -272,6 +272,7 @@ func (d byMark) Detect(b *event.Batch, report func(*finding.Finding)) {
 }
 
 func (byMark) Advance(event.Time, func(*finding.Finding)) {}
+func (byMark) Finish(func(*finding.Finding))              {}
 func (byMark) Usage() detect.Usage                        { return detect.Usage{} }
 
 // deaf is a detector that says nothing.
