@@ -52,7 +52,7 @@ func demo(ctx context.Context, c *call) int {
 		return c.wrong("unexpected argument %q", rest[0])
 	}
 	s := scenario.Demo()
-	listener, err := udp.Listen(udp.Config{Addresses: []string{"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"}, Buffer: 8 << 20})
+	listener, err := udp.Listen(udp.Config{Addresses: []string{"127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"}, Buffer: 208 << 10}) // what any system gives
 	if err != nil {
 		return c.failed(err)
 	}
