@@ -6,6 +6,7 @@ import (
 	"noroshi/detect/botnet"
 	"noroshi/detect/flood"
 	"noroshi/detect/iotbot"
+	"noroshi/detect/sampling"
 )
 
 // Specs are all detectors, in the order in which they see a batch.
@@ -13,4 +14,5 @@ var Specs = []*detect.Spec{
 	&flood.Spec,
 	&iotbot.Spec,
 	&botnet.Spec,
+	&sampling.Spec,
 }

@@ -403,7 +403,7 @@ func (j *judge) falseIncidents() {
 	var wrong []string
 	suspected := false
 	for _, in := range j.FalseIncidents() {
-		suspected = suspected || in.Kind == "flood.sampling-suspect"
+		suspected = suspected || in.Kind == "flood.sampling-suspect" || in.Kind == "sampling.suspect"
 		wrong = append(wrong, fmt.Sprintf("%s %s: %s", in.Kind, in.Family, in.Title.En))
 	}
 	if !j.Truth.WrongSampling {
