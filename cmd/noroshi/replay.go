@@ -76,7 +76,8 @@ func replay(ctx context.Context, c *call) int {
 		r.show = func(v any) { showIncident(text, l, v.(*incident.Incident)) }
 	}
 	stop := c.progress(l, r.rec)
-	err = r.run(ctx, findings)
+	r.onlyFindings = findings
+	err = r.run(ctx)
 	stop()
 	out.flush()
 	if out.err != nil {
@@ -143,8 +144,9 @@ type replayer struct {
 	gap        time.Duration
 	show       func(any)
 	looked     event.Time // when the correlator's changes were last taken
-	incidents  int
-	findings   int
+
+	onlyFindings        bool // findings are shown in place of incidents
+	incidents, findings int  // shown; findings as often as they were said
 }
 
 // maxPile bounds the incidents kept until the end. When there are more, those
@@ -159,10 +161,10 @@ func newReplayer(f *config.File, c *call, paths []string) *replayer {
 	}
 }
 
-func (r *replayer) run(ctx context.Context, findings bool) error {
+func (r *replayer) run(ctx context.Context) error {
 	o := &ordered{to: func(f *finding.Finding) {
 		r.findings++
-		if findings {
+		if r.onlyFindings {
 			r.show(f)
 			return
 		}
@@ -217,9 +219,11 @@ func (r *replayer) showAll(over func(*incident.Incident) bool) {
 // summary says what was read, what was not, and how much was found.
 func (r *replayer) summary(l language, w io.Writer, interrupted bool) {
 	p := r.pipeline.Stats()
-	fmt.Fprintf(w, l.say("read %d packets: %d records, %s, %s\n", "パケット%d、レコード%d、%s、%s\n"), r.rec.Progress().Packets, p.Flows,
-		l.say(plural(r.findings, "finding", "findings"), fmt.Sprintf("検知%d件", r.findings)),
-		l.say(plural(r.incidents, "incident", "incidents"), fmt.Sprintf("インシデント%d件", r.incidents)))
+	found := l.say(plural(r.incidents, "incident", "incidents"), fmt.Sprintf("インシデント%d件", r.incidents))
+	if r.onlyFindings {
+		found = l.say(plural(r.findings, "finding", "findings"), fmt.Sprintf("検知%d件", r.findings))
+	}
+	fmt.Fprintf(w, l.say("read %d packets: %d records, %s\n", "パケット%d、レコード%d、%s\n"), r.rec.Progress().Packets, p.Flows, found)
 	counts := map[string]uint64{}
 	for c := range r.rec.Counts() {
 		if c.Reason != "" {

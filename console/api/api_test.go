@@ -389,7 +389,7 @@ func TestStream(t *testing.T) {
 		}, func() { _ = resp.Body.Close() }
 	}
 	next, done := open("")
-	go h.add("fleet", 1)
+	h.add("fleet", 1)
 	id, name, data := next()
 	var in incident.Incident
 	if err := json.Unmarshal([]byte(data), &in); err != nil || name != "incident" || in.Kind != "iotbot.scan" {
