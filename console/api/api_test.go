@@ -129,7 +129,19 @@ func (h *house) add(fleet string, n int) {
 			Measured: []finding.Measure{{What: "targets", Value: 10, Unit: "addresses", Limit: 4}},
 		})
 	}
-	for end := time.Now().Add(10 * time.Second); h.desk.Stats().Store.Waiting > 0 || h.desk.Stats().Store.Saved == 0; time.Sleep(5 * time.Millisecond) {
+	stored := func() bool {
+		list, err := h.desk.Incidents(context.Background(), state.Filter{Limit: 100})
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		for _, in := range list {
+			if in.Cause.Key == fleet && in.Members == uint64(n) {
+				return h.desk.Stats().Store.Waiting == 0
+			}
+		}
+		return false
+	}
+	for end := time.Now().Add(10 * time.Second); !stored(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			h.t.Fatal("never stored")
 		}

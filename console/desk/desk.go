@@ -171,8 +171,9 @@ func (d *Desk) carryLoop(ctx context.Context) {
 			return
 		case <-d.changed:
 		}
-		d.carry()
-		pause(ctx, carryEvery)
+		if d.carry() > 0 {
+			pause(ctx, carryEvery)
+		}
 	}
 }
 
@@ -211,8 +212,9 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// carry takes what changed to the followers, and to what waits for the store.
-func (d *Desk) carry() {
+// carry takes what changed to the followers, and to what waits for the store. It
+// returns how many incidents that were.
+func (d *Desk) carry() int {
 	d.carrying.Lock()
 	defer d.carrying.Unlock()
 	d.mu.Lock()
@@ -231,6 +233,7 @@ func (d *Desk) carry() {
 	if len(changes) > 0 {
 		wake(d.unsaved)
 	}
+	return len(changes)
 }
 
 // save writes what waits.
