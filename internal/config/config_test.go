@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"errors"
 	"flag"
 	"net/netip"
@@ -175,4 +176,90 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// noroshi.example.yaml has every key, and its values are the defaults. Lines
+// that begin with #: are the elements of lists that are empty by default.
+func TestExample(t *testing.T) {
+	const path = "../../noroshi.example.yaml"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := parse(t, string(text))
+	got.Table, got.OwnListen = nil, false
+	if want := Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the example is\n%+v\nthe defaults are\n%+v", got, want)
+		for name, knobs := range want.Detect {
+			if !reflect.DeepEqual(got.Detect[name], knobs) {
+				t.Errorf("detect.%s is\n%+v\nthe defaults are\n%+v", name, got.Detect[name], knobs)
+			}
+		}
+	}
+	var whole strings.Builder
+	for line := range strings.Lines(string(text)) {
+		if indent, rest, ok := strings.Cut(line, "#: "); ok && strings.TrimSpace(indent) == "" {
+			line = indent + rest
+		}
+		whole.WriteString(line)
+	}
+	d := newDecoder("example")
+	f := Default()
+	d.knobs["detect"] = f.Detect
+	d.into(d.parse([]byte(whole.String())), "", reflect.ValueOf(f).Elem())
+	if d.judge(f); len(d.mistakes) > 0 {
+		t.Fatal(d.mistakes)
+	}
+	wantKeys(t, d, "", reflect.TypeFor[File]())
+	for name, knobs := range f.Detect {
+		wantKeys(t, d, "detect."+name+".", reflect.TypeOf(knobs).Elem())
+	}
+}
+
+// wantKeys complains of each key of the struct t that d did not meet.
+func wantKeys(t *testing.T, d *decoder, prefix string, typ reflect.Type) {
+	t.Helper()
+	for i, name := range fieldNames(typ) {
+		if name == "" {
+			continue
+		}
+		key, field := prefix+name, typ.Field(i).Type
+		if d.at[key] == nil {
+			t.Errorf("noroshi.example.yaml lacks %s", key)
+			continue
+		}
+		text := reflect.PointerTo(field).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+		switch {
+		case field.Kind() == reflect.Struct && !text:
+			wantKeys(t, d, key+".", field)
+		case field.Kind() == reflect.Slice && field.Elem().Kind() == reflect.Struct && field.Elem().NumField() > 0 && field.Elem().Field(0).IsExported():
+			wantKeys(t, d, key+"[0].", field.Elem())
+		}
+	}
+}
+
+// Each block of YAML in the documents, and in the README, is a configuration.
+func TestDocuments(t *testing.T) {
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, _ := filepath.Glob("../../docs/*/*.md")
+	n := 0
+	for _, path := range append(append(files, more...), "../../README.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range strings.Split(string(text), "```yaml\n")[1:] {
+			block, _, _ := strings.Cut(part, "```")
+			n++
+			if _, err := Parse(filepath.Base(path), []byte(block)); err != nil {
+				t.Errorf("%s:\n%s%v", path, block, err)
+			}
+		}
+	}
+	if n < 2 {
+		t.Errorf("only %d blocks found", n)
+	}
 }
