@@ -32,7 +32,7 @@ var mayImport = map[string]string{
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
 	"bench":           "event finding network detect pipeline source",
-	"internal/config": "event network detect source",
+	"internal/config": "event network detect incident source",
 }
 
 // TestImports holds the layers. It lists what non-test code imports.

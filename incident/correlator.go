@@ -377,6 +377,9 @@ func (c *Correlator) Load(in *Incident, members iterMembers) {
 	c.stats.Opened--
 	g.in = *in
 	g.in.NewMembers = nil
+	for _, s := range in.Subjects {
+		g.addSubject(s)
+	}
 	for m := range members {
 		g.member(m, c)
 		g.members[memberKey{m.Addr, m.Port}].new = false

@@ -424,6 +424,9 @@ func TestLoad(t *testing.T) {
 	if len(got) != 1 || got[0].ID != in.ID || got[0].Members != 3 || got[0].First != in.First || got[0].Findings != 4 {
 		t.Errorf("after a restart: %+v", got[0])
 	}
+	if n := len(got[0].Subjects); n != 3 {
+		t.Errorf("after a restart it is about %d hosts, want 3", n)
+	}
 	if n := got[0].NewMembers; len(n) != 2 {
 		t.Errorf("%d members to write, want the one that changed and the new one", len(n))
 	}

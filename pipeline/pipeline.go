@@ -52,7 +52,8 @@ type Pipeline struct {
 	// quick: detection waits for it.
 	Report func(*finding.Finding)
 	// Clock, if set, is called about once a second of event time with the
-	// watermark, from the goroutine that reports.
+	// watermark that all shards have reached, never while Report runs: whatever
+	// the number of shards, no finding about records seen before it will come.
 	Clock func(now event.Time)
 	// Seed keys the detectors' hash tables.
 	Seed uint64
@@ -216,6 +217,7 @@ type run struct {
 	mu      sync.Mutex // orders batches: all shards get them, and the clock, in one order
 	told    event.Time // the watermark last sent
 	telling sync.Mutex // one finding, or the clock, at a time
+	clock   event.Time // what Clock was last told; guarded by telling
 }
 
 // emit takes a batch from a source to the shards.
@@ -332,6 +334,7 @@ type lane struct {
 	specs     []Detector
 	queue     chan work
 	detectors []detect.Detector
+	reached   event.Time // the watermark; guarded by telling
 }
 
 // loop runs until the queue is closed and empty.
@@ -391,14 +394,21 @@ func (s *lane) found(f *finding.Finding) {
 	s.Report(f)
 }
 
-// tellClock passes the watermark on. Shard 0 speaks for all.
+// tellClock passes on the watermark that all lanes have reached.
 func (s *lane) tellClock(now event.Time) {
-	if s.Clock == nil || s.index != 0 {
+	if s.Clock == nil {
 		return
 	}
 	s.telling.Lock()
 	defer s.telling.Unlock()
-	s.Clock(now)
+	s.reached = now
+	for _, o := range s.lanes {
+		now = min(now, o.reached)
+	}
+	if now > s.clock {
+		s.clock = now
+		s.Clock(now)
+	}
 }
 
 func (s *lane) noteUsage() {

@@ -310,3 +310,55 @@ func (s *emitter) Run(_ context.Context, emit func(*event.Batch)) error {
 }
 
 func (s *emitter) Counts() iter.Seq[source.Count] { return func(func(source.Count) bool) {} }
+
+// teller is a detector that says something of each flow, in its own time.
+type teller struct{ slow time.Duration }
+
+func (d *teller) Detect(b *event.Batch, report func(*finding.Finding)) {
+	time.Sleep(d.slow)
+	for i := range b.Flows {
+		if f := &b.Flows[i]; f.Has(event.ForSrc) {
+			report(&finding.Finding{Said: f.Seen})
+		}
+	}
+}
+func (*teller) Advance(event.Time, func(*finding.Finding)) {}
+func (*teller) Finish(func(*finding.Finding))              {}
+func (*teller) Usage() detect.Usage                        { return detect.Usage{} }
+
+// The clock waits for the slowest shard: behind it comes nothing of before.
+func TestClockOfAllShards(t *testing.T) {
+	fs := flows(5000, 1<<16)
+	for i := range fs {
+		fs[i].Seen = start + event.Time(i)*event.Time(10*time.Millisecond)
+	}
+	n := 0
+	s := &detect.Spec{Name: "teller", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) {
+		if n++; n <= 2 { // Run tries one before those it uses: the first shard is quick
+			return &teller{}, nil
+		}
+		return &teller{300 * time.Microsecond}, nil
+	}}
+	var clock event.Time
+	ticks, late := 0, 0
+	p := Pipeline{Detectors: []Detector{{Spec: s}}, Shards: 8,
+		Report: func(f *finding.Finding) {
+			if f.Said < clock {
+				late++
+			}
+		},
+		Clock: func(now event.Time) {
+			if now <= clock {
+				t.Errorf("the clock went from %v to %v", clock, now)
+			}
+			clock = now
+			ticks++
+		},
+	}
+	if err := p.Run(context.Background(), &recorded{fs, 10, nil}); err != nil {
+		t.Fatal(err)
+	}
+	if late > 0 || ticks < 40 {
+		t.Errorf("%d findings came behind the clock, which ticked %d times", late, ticks)
+	}
+}

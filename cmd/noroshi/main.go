@@ -35,6 +35,8 @@ type command struct {
 
 var commands = []command{
 	replayCommand,
+	serveCommand,
+	checkCommand,
 	demoCommand,
 	scoreCommand,
 	versionCommand,

@@ -183,7 +183,11 @@ func (l *Listener) Run(ctx context.Context, emit func(*event.Batch)) error {
 			}
 		}
 	}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	stop := context.AfterFunc(ctx, func() { // wakes those that wait; ctx is over before they look
+		for _, s := range l.sockets {
+			_ = s.conn.SetReadDeadline(time.Now())
+		}
+	})
 	defer stop()
 	errs := make(chan error, len(l.sockets))
 	for _, s := range l.sockets {
@@ -301,7 +305,21 @@ func (s *socket) run(ctx context.Context, emit func(*event.Batch)) error {
 		s.take(n, event.TimeOf(time.Now()), emit)
 		s.keep(false)
 	}
+	s.drain(emit)
 	return nil
+}
+
+// drain takes what had arrived when the end was asked for, as far as it can be
+// read within a second.
+func (s *socket) drain(emit func(*event.Batch)) {
+	for end := time.Now().Add(time.Second); time.Now().Before(end); {
+		n, errno := 0, syscall.Errno(0)
+		err := s.raw.Control(func(fd uintptr) { n, errno = s.ring.receive(fd) })
+		if err != nil || errno != 0 && errno != unix.EINTR || n == 0 && errno == 0 {
+			return
+		}
+		s.take(n, event.TimeOf(time.Now()), emit)
+	}
 }
 
 // take decodes the n datagrams in the ring, all received by now.

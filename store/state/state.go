@@ -8,8 +8,10 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"noroshi/event"
@@ -65,6 +67,19 @@ type Filter struct {
 	Before   event.Time
 	BeforeID finding.ID
 	Limit    int // 0 means 1,000
+}
+
+// Matches reports whether f selects in, its Limit aside.
+func (f *Filter) Matches(in *incident.Incident) bool {
+	switch {
+	case f.State != "" && f.State != in.State,
+		strings.HasSuffix(f.Kind, ".") && !strings.HasPrefix(in.Kind, f.Kind),
+		f.Kind != "" && !strings.HasSuffix(f.Kind, ".") && f.Kind != in.Kind,
+		f.Active && (in.Ended || in.Merged != nil),
+		f.Since != 0 && in.Last < f.Since:
+		return false
+	}
+	return f.Before == 0 || in.Said < f.Before || in.Said == f.Before && bytes.Compare(in.ID[:], f.BeforeID[:]) < 0
 }
 
 // Day is what was seen on one UTC day.

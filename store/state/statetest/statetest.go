@@ -159,6 +159,17 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: %v, want %v", name, got, want)
 			}
+			everything, err := s.Incidents(ctx, state.Filter{})
+			must(t, err)
+			var matching []finding.ID
+			for _, in := range everything {
+				if c.f.Matches(in) && (c.f.Limit == 0 || len(matching) < c.f.Limit) {
+					matching = append(matching, in.ID)
+				}
+			}
+			if !slices.Equal(matching, want) {
+				t.Errorf("%s: Filter.Matches selects %v, want %v", name, matching, want)
+			}
 		}
 	})
 
