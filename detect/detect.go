@@ -3,6 +3,8 @@
 package detect
 
 import (
+	"io"
+
 	"noroshi/event"
 	"noroshi/finding"
 	"noroshi/network"
@@ -37,6 +39,15 @@ type Detector interface {
 
 	// Usage returns how much state the detector holds.
 	Usage() Usage
+}
+
+// A Learner is a Detector that learns what is usual, which takes weeks and must
+// outlive the program.
+type Learner interface {
+	// Save writes what was learned, the same bytes for the same knowledge.
+	Save(w io.Writer) error
+	// Load adds what Save wrote, of this or of another shard's detector.
+	Load(r io.Reader) error
 }
 
 // Usage is the state a detector holds, for metrics and for tests of its bound.

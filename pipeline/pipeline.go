@@ -57,6 +57,9 @@ type Pipeline struct {
 	Clock func(now event.Time)
 	// Seed keys the detectors' hash tables.
 	Seed uint64
+	// Learned is the beginning of the names of the files in which what detectors
+	// learned outlives the program; empty means it doesn't.
+	Learned string
 
 	stats stats
 }
@@ -278,6 +281,7 @@ func (r *run) lane(specs []Detector) *lane {
 		made, _ := r.make(d) // Check has made one like it
 		l.detectors = append(l.detectors, made)
 	}
+	l.recall()
 	r.lanes = append(r.lanes, l)
 	return l
 }
@@ -335,6 +339,7 @@ type lane struct {
 	queue     chan work
 	detectors []detect.Detector
 	reached   event.Time // the watermark; guarded by telling
+	kept      event.Time // when what was learned was last written
 }
 
 // loop runs until the queue is closed and empty.
@@ -357,8 +362,10 @@ func (s *lane) loop() {
 		if w.now != 0 {
 			s.noteUsage()
 			s.tellClock(w.now)
+			s.keep(w.now, false)
 		}
 	}
+	s.keep(0, true)
 	end := event.Time(s.stats.clock.Load()) + 1
 	for i := range s.detectors {
 		s.guard(i, func(d detect.Detector) {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -360,5 +363,49 @@ func TestClockOfAllShards(t *testing.T) {
 	}
 	if late > 0 || ticks < 40 {
 		t.Errorf("%d findings came behind the clock, which ticked %d times", late, ticks)
+	}
+}
+
+// pupil is a detector that remembers how many flows it ever saw.
+type pupil struct {
+	nothing
+	n int
+}
+
+func (p *pupil) Detect(b *event.Batch, report func(*finding.Finding)) {
+	p.n += b.Len()
+	report(&finding.Finding{Samples: float64(p.n)})
+}
+func (p *pupil) Save(w io.Writer) error { _, err := fmt.Fprintln(w, p.n); return err }
+func (p *pupil) Load(r io.Reader) error {
+	n := 0
+	_, err := fmt.Fscan(r, &n)
+	p.n += n
+	return err
+}
+
+// What was learned outlives the run, with any number of shards; a damaged file
+// costs its own knowledge only.
+func TestLearned(t *testing.T) {
+	spec := &detect.Spec{Name: "pupil", Config: func() any { return nil }, New: func(detect.Env) (detect.Detector, error) { return &pupil{}, nil }}
+	path := filepath.Join(t.TempDir(), "learned")
+	run := func(shards int) (most float64) {
+		p := &Pipeline{Detectors: []Detector{{Spec: spec}}, Shards: shards, Learned: path, Report: func(f *finding.Finding) { most = max(most, f.Samples) }}
+		if err := p.Run(context.Background(), &recorded{flows(1000, 1), 100, nil}); err != nil {
+			t.Fatal(err)
+		}
+		return most
+	}
+	if a, b := run(1), run(1); a != 1000 || b != 2000 {
+		t.Errorf("%v flows, then %v", a, b)
+	}
+	if n := run(2); n < 2500 {
+		t.Errorf("with two shards %v", n)
+	}
+	if err := os.WriteFile(path+".pupil.0", []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := run(1); n < 1000 {
+		t.Errorf("after damage %v", n)
 	}
 }

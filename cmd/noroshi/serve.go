@@ -92,7 +92,7 @@ func openStation(f *config.File) (*station, error) {
 		s.close()
 		return nil, err
 	}
-	s.pipeline.Live, s.pipeline.Seed = true, rand.Uint64()
+	s.pipeline.Live, s.pipeline.Seed, s.pipeline.Learned = true, rand.Uint64(), f.Learned
 	s.pipeline.Report, s.pipeline.Clock = s.desk.Add, s.desk.Advance
 	s.api = api.New(api.Config{Desk: s.desk, Pipeline: s.pipeline, Sources: s.sources, Version: version})
 	return s, nil

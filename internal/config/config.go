@@ -47,6 +47,9 @@ type File struct {
 	// Templates is the file in which exporters' templates outlive a restart;
 	// empty means they don't.
 	Templates string
+	// Learned begins the names of the files in which what detectors learned
+	// outlives a restart; empty means it doesn't.
+	Learned string
 	// HTTP is where the API, the stream of incidents and the metrics are
 	// served: a loopback address.
 	HTTP netip.AddrPort `yaml:"http"`
@@ -94,6 +97,7 @@ func Default() *File {
 		Incident:  incident.Config{Gap: 6 * time.Hour, Burst: 60, PerHour: 60, MaxMembers: 1 << 20},
 		State:     "noroshi.db",
 		Templates: "noroshi.templates",
+		Learned:   "noroshi.learned",
 		HTTP:      netip.MustParseAddrPort("127.0.0.1:8479"),
 		Detect:    map[string]any{},
 	}
