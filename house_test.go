@@ -31,7 +31,7 @@ var mayImport = map[string]string{
 	"scenario":        "event finding incident intel network pipeline source detect",
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
-	"bench":           "event finding network detect pipeline source",
+	"bench":           "event finding network detect pipeline scenario source",
 	"internal/config": "event network detect incident source",
 }
 
