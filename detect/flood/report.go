@@ -1,7 +1,6 @@
 package flood
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -82,7 +81,7 @@ func (d *Detector) say(s *suspect, v *vector, ended bool, report func(*finding.F
 // members returns the addresses of senders in order. Most are IPv4 and are sorted
 // as numbers, in a fraction of the time.
 func members(senders map[event.Addr]float64) []event.Addr {
-	var four []uint32
+	four := make([]uint32, 0, len(senders))
 	var other []event.Addr
 	for a := range senders {
 		if a.Is4() {
@@ -94,7 +93,7 @@ func members(senders map[event.Addr]float64) []event.Addr {
 	slices.Sort(four)
 	list := make([]event.Addr, 0, len(senders))
 	for _, n := range four {
-		list = append(list, event.AddrOf4([4]byte(binary.BigEndian.AppendUint32(nil, n))))
+		list = append(list, event.AddrOf4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}))
 	}
 	if list = append(list, other...); len(other) > 0 {
 		slices.SortFunc(list, compareAddr)

@@ -582,6 +582,9 @@ func (v *vector) top(role string) []finding.Subject {
 		list = list[:0]
 		for a, n := range v.senders {
 			r := ranked[event.Addr]{a, n}
+			if len(list) == finding.MaxPeers && n < list[finding.MaxPeers-1].sum {
+				continue
+			}
 			i, _ := slices.BinarySearchFunc(list, r, func(a, b ranked[event.Addr]) int {
 				return cmp.Or(-cmp.Compare(a.sum, b.sum), compareAddr(a.key, b.key))
 			})
