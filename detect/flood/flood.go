@@ -238,7 +238,7 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 	known := d.net.Known()
 	for i := range b.Flows {
 		if i%ahead == 0 {
-			d.warm(b.Flows[i:min(i+ahead, len(b.Flows))])
+			d.warm(b.Flows[i:min(i+ahead, len(b.Flows))], known)
 		}
 		f := &b.Flows[i]
 		if f.Marks&event.Tunnelled != 0 || f.Bytes > 0 && f.Bytes/minLength < f.Packets {
@@ -270,12 +270,17 @@ const minLength = 20
 const ahead = 16
 
 // warm touches what examining flows will need of the large tables.
-func (d *Detector) warm(flows []event.Flow) {
+func (d *Detector) warm(flows []event.Flow, known bool) {
 	for i := range flows {
 		f := &flows[i]
 		if f.Marks&event.ForDst != 0 {
 			key := hostKey(&f.Dst)
-			d.warmed += d.hosts.Warm(&key)
+			switch {
+			case !known || f.DstNet != 0:
+				d.warmed += d.hosts.Warm(&key)
+			case f.Proto == event.UDP: // TCP has an entry there only by its small packets
+				d.warmed += d.outside.Warm(&key)
+			}
 		}
 		if f.Proto != event.UDP {
 			continue

@@ -222,6 +222,10 @@ func TestRing(t *testing.T) {
 	if c := r.test(start+100e9, 50, 1e18); c.over != 0 || c.peakPPS != 0 {
 		t.Errorf("long after: %+v", c)
 	}
+	before := r.test(start+100e9, 50, 1e18)
+	if c := r.test(start+1000e9, 50, 1e18); c.peakPPS != before.peakPPS {
+		t.Errorf("the past came again: %+v", c)
+	}
 	r.add(start, start+100e9, start+100e9, 100_000, 0) // most of it before what is remembered
 	if c := r.test(start+100e9, 50, 1e18); c.peakPPS < 980 || c.peakPPS > 1020 {
 		t.Errorf("half of it forgotten: %+v", c)
@@ -300,6 +304,20 @@ func ordinary(f *event.Flow, h uint32, x uint64, at event.Time) {
 	if x>>4%3 == 0 {
 		f.Src, f.Dst, f.SrcNet, f.DstNet = f.Dst, f.Src, 1, 0
 		f.SrcPort, f.DstPort = f.DstPort, f.SrcPort
+	}
+}
+
+// A report that names as many senders as one may.
+func BenchmarkReport(b *testing.B) {
+	d := fresh(b, nil)
+	s := &suspect{key: four(outside), side: outbound, limit: d.limits[0], static: d.limits[0], now: start}
+	v := &vector{class: udp, senders: map[event.Addr]float64{}, onset: start, said: start}
+	for i := range uint32(d.cfg.MaxSenders) {
+		v.senders[four(own+i*7919%(1<<24))] = float64(i % 97)
+	}
+	v.ring.add(start, start, start, 1e6, 1e9)
+	for b.Loop() {
+		d.report(s, v, func(*finding.Finding) {})
 	}
 }
 

@@ -69,17 +69,36 @@ func (d *Detector) say(s *suspect, v *vector, ended bool, report func(*finding.F
 		if v.missed == 0 {
 			f.PeerCount = uint64(len(v.senders))
 		}
-		f.Members = make([]event.Addr, 0, len(v.senders))
-		for a := range v.senders {
-			f.Members = append(f.Members, a)
-		}
-		slices.SortFunc(f.Members, compareAddr)
+		f.Members = members(v.senders)
 		for i := range f.Peers {
 			f.Peers[i].Network = d.net.At(d.net.Lookup(f.Peers[i].Addr)).Name
 		}
 	}
 	f.Title, f.Why = words(v, target.String(), rule, f.PeerCount, s)
 	report(f)
+}
+
+// members returns the addresses of senders in order. Most are IPv4 and are sorted
+// as numbers, in a fraction of the time.
+func members(senders map[event.Addr]float64) []event.Addr {
+	four := make([]uint32, 0, len(senders))
+	var other []event.Addr
+	for a := range senders {
+		if a.Is4() {
+			four = append(four, a.Four())
+		} else {
+			other = append(other, a)
+		}
+	}
+	slices.Sort(four)
+	list := make([]event.Addr, 0, len(senders))
+	for _, n := range four {
+		list = append(list, event.AddrOf4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}))
+	}
+	if list = append(list, other...); len(other) > 0 {
+		slices.SortFunc(list, compareAddr)
+	}
+	return list
 }
 
 // subject returns the target of the flood.

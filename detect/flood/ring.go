@@ -77,6 +77,9 @@ func (r *ring) test(now event.Time, pps, bps float64) (c change) {
 	bits := cusum{per: bps * bucketSeconds}
 	rateP, rateB := r.carryP, r.carry
 	end := bucketOf(now)
+	if last := r.start + ringSize - 1; end > last { // nothing was added since
+		end, now = last, event.Time(last+1)*bucket-1
+	}
 	for k := r.start; k <= end; k++ {
 		rateP += r.packets[k%ringSize]
 		rateB += r.bits[k%ringSize]

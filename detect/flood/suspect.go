@@ -1,8 +1,8 @@
 package flood
 
 import (
-	"bytes"
 	"cmp"
+	"encoding/binary"
 	"math"
 	"slices"
 	"time"
@@ -524,7 +524,10 @@ func (d *Detector) ownCause(s *suspect, v *vector, ch change) bool {
 	return theirs == 0 || (1-theirs)*ch.ratePPS >= s.limit.pps || (1-theirs)*ch.rateBPS >= s.limit.bps
 }
 
-func compareAddr(a, b event.Addr) int { return bytes.Compare(a[:], b[:]) }
+func compareAddr(a, b event.Addr) int {
+	return cmp.Or(cmp.Compare(binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(b[:8])),
+		cmp.Compare(binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:])))
+}
 
 // rule returns the name of the rule that the vector falls under.
 func (d *Detector) rule(s *suspect, v *vector) string {
@@ -574,17 +577,21 @@ func (d *Detector) tooMany(s *suspect, v *vector) bool {
 
 // top returns the heaviest sources or senders as subjects.
 func (v *vector) top(role string) []finding.Subject {
-	var list []ranked[event.Addr]
+	list := v.peers.top(finding.MaxPeers, compareAddr)
 	if v.senders != nil {
+		list = list[:0]
 		for a, n := range v.senders {
-			list = append(list, ranked[event.Addr]{a, n})
+			r := ranked[event.Addr]{a, n}
+			if len(list) == finding.MaxPeers && n < list[finding.MaxPeers-1].sum {
+				continue
+			}
+			i, _ := slices.BinarySearchFunc(list, r, func(a, b ranked[event.Addr]) int {
+				return cmp.Or(-cmp.Compare(a.sum, b.sum), compareAddr(a.key, b.key))
+			})
+			if i < finding.MaxPeers {
+				list = slices.Insert(list[:min(len(list), finding.MaxPeers-1)], i, r)
+			}
 		}
-		slices.SortFunc(list, func(a, b ranked[event.Addr]) int {
-			return cmp.Or(-cmp.Compare(a.sum, b.sum), compareAddr(a.key, b.key))
-		})
-		list = list[:min(len(list), finding.MaxPeers)]
-	} else {
-		list = v.peers.top(finding.MaxPeers, compareAddr)
 	}
 	peers := make([]finding.Subject, len(list))
 	for i, r := range list {
