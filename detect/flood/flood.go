@@ -694,7 +694,7 @@ func (d *Detector) close(slot int32, s *suspect) {
 // last reported where nothing more has come; and forgets what is idle.
 func (d *Detector) Advance(now event.Time, report func(*finding.Finding)) {
 	for _, s := range d.suspects {
-		if s == nil || s.alarms == 0 {
+		if s == nil || s.alarms == 0 && !s.waiting {
 			continue
 		}
 		d.settle(s, now, report)

@@ -30,6 +30,7 @@ type suspect struct {
 	busy       event.Time // when its counter was last ahead
 	remarkable event.Time // when the change test last had something to say
 	alarms     int        // vectors that are floods now
+	waiting    bool       // some vector is above its limit and not yet a flood
 	tcp        bool       // of a prefix: it gets so much small TCP that its answers matter
 
 	// Packets outside of conversations, and how many of them are excused by
@@ -94,6 +95,7 @@ type vector struct {
 	above            event.Time // end of the last bucket above the limit
 	over             event.Time // when that was seen, or the latest amplifiers
 	waits            event.Time // since when it has been above its limit for longer than allowed; 0 = it isn't
+	ripe             bool       // and that was decided upon
 	reported         event.Time
 	told             float64 // packets when it was reported
 	peakPPS, peakBPS float64
@@ -319,8 +321,12 @@ func (v *vector) target(i, of int, a event.Addr, packets float64) {
 	v.targets[i].add(a, a.Hash(0), packets)
 }
 
-// settle ends the floods of s that are over at now.
+// settle decides what was due by now, whether anything has come since or not: it
+// begins the floods whose patience has run out, and ends those that are over.
 func (d *Detector) settle(s *suspect, now event.Time, report func(*finding.Finding)) {
+	if s.waiting {
+		d.ripen(s, now, report)
+	}
 	if s.alarms == 0 {
 		return
 	}
@@ -334,6 +340,34 @@ func (d *Detector) settle(s *suspect, now event.Time, report func(*finding.Findi
 		s.alarms--
 		d.senders -= len(v.senders)
 		*v = vector{class: v.class, since: s.now, above: v.above}
+	}
+}
+
+// ripen makes floods of what was above its limit for as long as it is waited for.
+// Routers with a flow cache tell of a flood once a minute, so the next record may
+// be long in coming.
+func (d *Detector) ripen(s *suspect, now event.Time, report func(*finding.Finding)) {
+	s.waiting = false
+	for _, v := range s.vectors {
+		if v.waits == 0 || v.id != (finding.ID{}) {
+			continue
+		}
+		due := v.waits.Add(v.patience())
+		if now < due {
+			s.waiting = true
+			continue
+		}
+		if v.ripe {
+			continue
+		}
+		v.ripe = true
+		if ch := s.measure(v, s.limit); d.attack(s, v) && d.ownCause(s, v, ch) {
+			d.begin(s, v, ch)
+			v.said = max(due, s.now)
+			if v.alarmed() {
+				d.report(s, v, report)
+			}
+		}
 	}
 }
 
@@ -365,10 +399,11 @@ func (d *Detector) test(s *suspect, v *vector, report func(*finding.Finding)) {
 		}
 		alarm = s.now.Sub(v.over) <= d.cfg.Quiet
 	}
-	if !alarm {
-		v.waits = 0
-	} else if v.waits == 0 {
-		v.waits = s.now
+	switch {
+	case !alarm:
+		v.waits, v.ripe = 0, false
+	case v.waits == 0:
+		v.waits, s.waiting = s.now, true
 	}
 	reflected := d.reflected(s, v)
 	if reflected {
