@@ -242,9 +242,10 @@ func (s *suspect) mix() (m mix) {
 }
 
 // mirai reports whether the likelihoods alone say that it is Mirai, or its
-// offspring with other ports: the ranges left out are enough.
+// offspring with other ports. Whoever leaves out Mirai's ranges and yet tries 23
+// and 2323 otherwise than Mirai does has only borrowed them.
 func (m mix) mirai() bool {
-	return m.ranges >= certain || m.ranges >= 0 && m.usual && m.ports+m.ranges >= certain
+	return m.ranges >= certain && m.ports >= 0 || m.ranges >= 0 && m.usual && m.ports+m.ranges >= certain
 }
 
 // family names the family and its wave.

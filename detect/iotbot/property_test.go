@@ -62,23 +62,23 @@ func skips(a uint32) bool {
 }
 
 // R37: a scanner that leaves out Mirai's ranges is told from one that leaves out
-// only what is reserved, by that alone: all probes go to one port.
+// only what is reserved, by that alone; but not if its mix of ports is another's.
 func TestExcludedRanges(t *testing.T) {
 	reserved := func(a uint32) bool { o := a >> 24; return o == 0 || o == 10 || o == 127 || o >= 224 }
-	families := func(leaves func(uint32) bool, probes int) (n int) {
+	families := func(leaves func(uint32) bool, probes int, ports ...uint16) (n int) {
 		d := fresh(t, nil)
 		rnd := rand.New(rand.NewPCG(3, 4))
 		last := map[event.Addr]string{}
 		for host := range uint32(100) {
 			var b event.Batch
 			at := start
-			for range probes {
+			for i := range probes {
 				a := rnd.Uint32()
 				for leaves(a) {
 					a = rnd.Uint32()
 				}
 				at += 6e6
-				syn(&b, host, a, 23, 40, at)
+				syn(&b, host, a, ports[i%len(ports)], 40, at)
 			}
 			d.Detect(&b, func(f *finding.Finding) { last[f.Subject.Addr] = f.Family })
 		}
@@ -90,13 +90,21 @@ func TestExcludedRanges(t *testing.T) {
 		}
 		return n
 	}
-	if n := families(skips, 400); n < 95 {
-		t.Errorf("%d of 100 with the ranges left out are called Mirai", n)
+	mix := []uint16{23, 23, 23, 23, 23, 23, 23, 23, 23, 2323}
+	for _, ports := range [][]uint16{mix, {7547}} {
+		if n := families(skips, 400, ports...); n < 95 {
+			t.Errorf("%d of 100 with the ranges left out are called Mirai (ports %v)", n, ports)
+		}
+		if n := families(reserved, 400, ports...); n > 0 {
+			t.Errorf("%d of 100 scanners of all addresses are called Mirai (ports %v)", n, ports)
+		}
 	}
-	if n := families(reserved, 400); n > 0 {
-		t.Errorf("%d of 100 scanners of all addresses are called Mirai", n)
+	for _, ports := range [][]uint16{{23}, {23, 2323}} {
+		if n := families(skips, 400, ports...); n > 0 {
+			t.Errorf("%d of 100 with Mirai's ranges and another's ports %v are called Mirai", n, ports)
+		}
 	}
-	if n := families(skips, 100); n > 0 {
+	if n := families(skips, 100, 7547); n > 0 {
 		t.Errorf("%d of 100 are called Mirai after 100 probes, which can't be known", n)
 	}
 }
