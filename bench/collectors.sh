@@ -20,7 +20,7 @@ port=4739
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 export CGO_ENABLED=0
-go build -o "$dir" ./bench/load ./bench/receive
+go build -pgo=cmd/noroshi/default.pgo -o "$dir" ./bench/load ./bench/receive
 tick=$(getconf CLK_TCK)
 
 # cpu prints the ticks of user and system time that process $1 has used.

@@ -54,7 +54,9 @@ func run(listen, names, own string, shards, buffer int, profile string) error {
 	if err != nil {
 		return err
 	}
-	table, err := network.New([]network.Network{{Name: "own", Prefixes: []netip.Prefix{prefix}}})
+	// bench/load's traffic is ordinary for a network of its size: a limit above
+	// it, as an operator would have set or the detector would have learned.
+	table, err := network.New([]network.Network{{Name: "own", Prefixes: []netip.Prefix{prefix}, HostPPS: 2_000_000, HostBPS: 20_000_000_000}})
 	if err != nil {
 		return err
 	}
