@@ -53,7 +53,7 @@ type segment[V any] struct {
 // maximum, those are that were touched longest ago.
 func New[V any](max int, idle uint32, seed uint64) *Table[V] {
 	t := &Table[V]{seed: seed, idle: idle, most: smallest}
-	for t.most*3/4*segments < max { // 3/4 full it grows, if it may; 7/8 full it evicts
+	for t.most*3/4*segments < max { // 3/4 full it grows, if it may, and else evicts
 		t.most *= 2
 	}
 	return t
@@ -127,7 +127,7 @@ func (t *Table[V]) Get(key *event.Addr, now uint32) (e *Entry[V], before uint32)
 		}
 	}
 	if spare == nil {
-		if s.used >= len(s.slots)*7/8 { // full, and as large as it may be
+		if s.used >= len(s.slots)*3/4 { // full, and as large as it may be: longer searches cost more than entries are worth
 			t.evict(s, h&mask)
 			for i = h & mask; s.slots[i].Last != 0; i = (i + 1) & mask {
 			}
