@@ -174,6 +174,7 @@ type Cause struct {
 // Measure is a number a finding rests on.
 type Measure struct {
 	What  string   `json:"what"`            // "distinct addresses tried on one port"
+	Ja    string   `json:"what_ja"`         // the same in Japanese
 	Value float64  `json:"value"`           // what was seen
 	Unit  string   `json:"unit"`            // "addresses", "packets/s"
 	Limit float64  `json:"limit"`           // what it was held against; at or above it is reported

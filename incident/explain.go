@@ -161,5 +161,5 @@ func (g *group) overflow(f *finding.Finding) {
 		En: "Compare the sampling rate of each exporter with its router's configuration, and the list of networks with what is announced; then look at the subjects listed here.",
 		Ja: "各エクスポータのサンプリングレートをルータの設定と照合し、networks の一覧を広報中の経路と照合してください。その後、ここに挙げた対象を確認してください。",
 	}
-	in.Measured = []finding.Measure{{What: "findings that could not open an incident", Value: float64(in.Findings), Unit: "findings"}}
+	in.Measured = []finding.Measure{{What: "findings that could not open an incident", Ja: "個別のインシデントにできなかった検知の数", Value: float64(in.Findings), Unit: "findings"}}
 }

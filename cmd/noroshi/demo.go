@@ -149,7 +149,7 @@ func (v *viewer) incident(in *incident.Incident, now event.Time) {
 	case in.Merged != nil || in.Severity == finding.Informational:
 		return
 	case !known:
-		fmt.Fprintf(v.w, "%s  %s %s  %s\n", v.since(in.Said), v.w.Styled(severityStyle[in.Severity], "■ "+strings.ToUpper(in.Severity.String())),
+		fmt.Fprintf(v.w, "%s  %s %s  %s\n", v.since(in.Said), v.w.Styled(severityStyle[in.Severity], "■ "+v.l.severity(in.Severity)),
 			v.w.Styled(terminal.Bold, title), v.w.Styled(terminal.Dim, in.Kind))
 		for _, row := range [][2]string{
 			{v.l.say("why", "根拠"), v.l.of(in.Why)}, {v.l.say("with", "相手"), people(v.l, in.Peers, in.PeerCount)}, {v.l.say("next", "次の手順"), v.l.of(in.Next)},

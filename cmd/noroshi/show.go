@@ -57,7 +57,7 @@ var severityStyle = map[finding.Severity]terminal.Style{
 // showIncident writes one incident for a person to read: the line that names
 // it, why it is said, whom it is about, what it rests on and what to do.
 func showIncident(w *terminal.Writer, l language, in *incident.Incident) {
-	fmt.Fprintf(w, "%s %s  %s\n", w.Styled(severityStyle[in.Severity], "■ "+strings.ToUpper(in.Severity.String())),
+	fmt.Fprintf(w, "%s %s  %s\n", w.Styled(severityStyle[in.Severity], "■ "+l.severity(in.Severity)),
 		w.Styled(terminal.Bold, l.of(in.Title)), w.Styled(terminal.Dim, in.Kind+" "+in.ID.String()[:8]))
 	row := func(name, text string) {
 		if text != "" {
@@ -125,7 +125,7 @@ func people(l language, subjects []finding.Subject, total uint64) string {
 	if more := total - uint64(len(s)); more > 0 {
 		s = append(s, fmt.Sprintf(l.say("and %d more", "ほか%d件"), more))
 	}
-	role := subjects[0].Role
+	role := l.word(subjects[0].Role, rolesJa)
 	if role != "" {
 		role += ": "
 	}
@@ -133,7 +133,7 @@ func people(l language, subjects []finding.Subject, total uint64) string {
 }
 
 func measure(l language, m finding.Measure) string {
-	s := fmt.Sprintf("%s: %s %s", m.What, quantity(m.Value), m.Unit)
+	s := fmt.Sprintf("%s: %s %s", l.of(finding.Text{En: m.What, Ja: m.Ja}), quantity(m.Value), l.word(m.Unit, unitsJa))
 	if m.Error > 0 {
 		s += " ± " + quantity(m.Error)
 	}

@@ -144,8 +144,8 @@ func requirements(rule string, s *suspect) []string {
 }
 
 func (d *Detector) measured(s *suspect, v *vector) []finding.Measure {
-	rateOf := func(what, unit string, peak, limit float64, usual float32) finding.Measure {
-		m := finding.Measure{What: what, Value: math.Round(peak), Unit: unit, Error: math.Round(peak * halfWidth(v.samples))}
+	rateOf := func(what, ja, unit string, peak, limit float64, usual float32) finding.Measure {
+		m := finding.Measure{What: what, Ja: ja, Value: math.Round(peak), Unit: unit, Error: math.Round(peak * halfWidth(v.samples))}
 		if !math.IsInf(limit, 1) {
 			m.Limit = math.Round(limit)
 		}
@@ -156,27 +156,27 @@ func (d *Detector) measured(s *suspect, v *vector) []finding.Measure {
 		return m
 	}
 	m := []finding.Measure{
-		rateOf("highest rate of packets, over a second or since it began", "packets/s", v.peakPPS, s.limit.pps, s.usual.pps),
-		rateOf("highest rate of bits, over a second or since it began", "bits/s", v.peakBPS, s.limit.bps, s.usual.bps),
-		{What: "distinct sources", Value: float64(v.sources.count()), Unit: "addresses", Limit: float64(d.cfg.MinSources), Error: math.Round(0.06 * float64(v.sources.count()))},
-		{What: "mean packet", Value: math.Round(v.bytes / max(v.packets, 1)), Unit: "octets"},
+		rateOf("highest rate of packets, over a second or since it began", "最大パケットレート(1秒間、または開始以降)", "packets/s", v.peakPPS, s.limit.pps, s.usual.pps),
+		rateOf("highest rate of bits, over a second or since it began", "最大ビットレート(1秒間、または開始以降)", "bits/s", v.peakBPS, s.limit.bps, s.usual.bps),
+		{What: "distinct sources", Ja: "送信元アドレス数", Value: float64(v.sources.count()), Unit: "addresses", Limit: float64(d.cfg.MinSources), Error: math.Round(0.06 * float64(v.sources.count()))},
+		{What: "mean packet", Ja: "平均パケット長", Value: math.Round(v.bytes / max(v.packets, 1)), Unit: "octets"},
 	}
 	if s.side != whole && v.class != icmp && v.class != total {
 		t := v.class.talk()
-		m = append(m, finding.Measure{What: "packets of strangers that conversations beginning now explain", Value: math.Round(1000*min(s.excused[t]/max(s.unasked[t], 1), 1)) / 1000, Unit: "share"})
+		m = append(m, finding.Measure{What: "packets of strangers that conversations beginning now explain", Ja: "開始直後の正規の通信で説明できるパケットの割合", Value: math.Round(1000*min(s.excused[t]/max(s.unasked[t], 1), 1)) / 1000, Unit: "share"})
 	}
 	less := func(a, b uint16) int { return int(a) - int(b) }
 	if top := v.dports.top(1, less); len(top) > 0 && top[0].sum > v.packets/4 && v.class != icmp {
-		m = append(m, finding.Measure{What: fmt.Sprintf("share of destination port %d", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
+		m = append(m, finding.Measure{What: fmt.Sprintf("share of destination port %d", top[0].key), Ja: fmt.Sprintf("宛先ポート%dの割合", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
 	}
 	if top := v.sports.top(1, less); len(top) > 0 && top[0].sum > v.packets/4 && v.class != icmp {
-		m = append(m, finding.Measure{What: fmt.Sprintf("share of source port %d", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
+		m = append(m, finding.Measure{What: fmt.Sprintf("share of source port %d", top[0].key), Ja: fmt.Sprintf("送信元ポート%dの割合", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
 	}
 	if top := v.ttls.top(2, func(a, b uint8) int { return int(a) - int(b) }); len(top) > 0 && top[0].sum > 0.4*v.packets {
-		m = append(m, finding.Measure{What: fmt.Sprintf("share of TTL %d", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
+		m = append(m, finding.Measure{What: fmt.Sprintf("share of TTL %d", top[0].key), Ja: fmt.Sprintf("TTL %dの割合", top[0].key), Value: math.Round(100*top[0].sum/v.packets) / 100, Unit: "share"})
 	}
 	if v.unsampled {
-		m = append(m, finding.Measure{What: "an exporter did not say its sampling rate: the true rates may be higher", Value: 0, Unit: "sampling rate"})
+		m = append(m, finding.Measure{What: "an exporter did not say its sampling rate: the true rates may be higher", Ja: "サンプリングレートを通知しないエクスポータがあり、実際の値はこれより大きい可能性がある", Value: 0, Unit: "sampling rate"})
 	}
 	return m
 }
@@ -304,7 +304,7 @@ func (d *Detector) tellCrowd(report func(*finding.Finding)) {
 		Severity: finding.High, Confidence: 0.9, Subject: finding.Subject{Role: "victim"}, Peers: slices.Clone(c.examples), PeerCount: uint64(c.count),
 		First: c.first, Last: c.last, Said: c.last, Cause: finding.Cause{Kind: "flood", Key: "sampling-suspect"},
 		Samples:  float64(c.count),
-		Measured: []finding.Measure{{What: "floods beginning in one minute within one /16 (IPv6: /32)", Value: float64(c.most), Unit: "floods", Limit: float64(d.cfg.MaxPerMinute)}},
+		Measured: []finding.Measure{{What: "floods beginning in one minute within one /16 (IPv6: /32)", Ja: "1分間に1つの/16(IPv6では/32)内で始まったフラッドの数", Value: float64(c.most), Unit: "floods", Limit: float64(d.cfg.MaxPerMinute)}},
 		Evidence: slices.Clone(c.evidence), Attack: []string{}, Requirements: []string{"R25"}, Next: next["flood.sampling-suspect"],
 		Title: finding.Text{
 			En: "Floods on too many targets at once: a sampling rate is probably wrong",
