@@ -55,7 +55,7 @@ type Config struct {
 
 func defaults() any {
 	return &Config{
-		MinTargets: 9, MinTargetsWeb: 200, MinTargetsOther: 100, MinPorts: 12, FailShare: 0.8, MinEchoes: 50,
+		MinTargets: 9, MinTargetsWeb: 200, MinTargetsOther: 100, MinPorts: 8, FailShare: 0.8, MinEchoes: 50,
 		Update: time.Minute, MaxQuiet: 6 * time.Hour, MaxHosts: 4_000_000, MaxSuspects: 131_072,
 	}
 }
