@@ -51,6 +51,8 @@ type Correlator struct {
 	allowance float64 // incidents that may be opened now
 	refilled  event.Time
 
+	sweepAt int // findings at which those that ended are forgotten
+
 	stats Stats
 }
 
@@ -75,6 +77,7 @@ func NewCorrelator(cfg Config) *Correlator {
 		bots:      map[event.Addr]*group{},
 		announced: map[event.Addr]*group{},
 		allowance: float64(cfg.Burst),
+		sweepAt:   minSweep,
 	}
 }
 
@@ -108,7 +111,7 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 			return false
 		}
 	}
-	if left != nil && len(left.findings) == 0 {
+	if left != nil && left.in.Findings == 0 { // those of before a restart count too
 		c.dissolve(left, g)
 	}
 	c.findings[f.ID] = g
@@ -120,8 +123,27 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 	}
 	c.link(g, f)
 	c.touch(g)
+	f.Members = nil // they are the incident's now; f may stay as its lead
+	if len(c.findings) > c.sweepAt {
+		c.sweep()
+	}
 	return opened
 }
+
+// sweep forgets findings that have ended. A detector that goes on begins another.
+func (c *Correlator) sweep() {
+	for id, g := range c.findings {
+		if g.findings[id].ended {
+			delete(c.findings, id)
+			delete(g.findings, id)
+			delete(g.joinedAs, id)
+		}
+	}
+	c.sweepAt = max(minSweep, 2*len(c.findings))
+}
+
+// minSweep is how many findings are held before those that ended are forgotten.
+const minSweep = 1 << 17
 
 // InOrder is the order in which findings were said.
 func InOrder(a, b *finding.Finding) int {
@@ -182,10 +204,30 @@ func (c *Correlator) dissolve(g, to *group) {
 		_ = g.in.Move(g.in.State, Step{At: c.now, By: byProgram, To: Closed, Reason: Duplicate, Note: "more evidence showed that it is one cause with " + to.in.ID.String()})
 	}
 	c.touch(g)
+	c.unlist(g)
+}
+
+// unlist takes g out of every table.
+func (c *Correlator) unlist(g *group) {
 	delete(c.groups, g.in.ID)
 	for _, cause := range g.causes {
 		if c.causes[cause] == g {
 			delete(c.causes, cause)
+		}
+	}
+	for id := range g.findings {
+		if c.findings[id] == g {
+			delete(c.findings, id)
+		}
+	}
+	for k := range g.members {
+		if c.bots[k.addr] == g {
+			delete(c.bots, k.addr)
+		}
+	}
+	for a, o := range c.announced {
+		if o == g {
+			delete(c.announced, a)
 		}
 	}
 }
@@ -252,7 +294,7 @@ func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) 
 	g := &group{
 		in:       Incident{ID: id, Cause: cause, State: New, Said: said},
 		causes:   []finding.Cause{cause},
-		findings: map[finding.ID]bool{},
+		findings: map[finding.ID]known{},
 		joinedAs: map[finding.ID]finding.Cause{},
 		members:  map[memberKey]*Member{},
 	}
@@ -262,23 +304,41 @@ func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) 
 
 // merge moves everything of b into a and closes b as its duplicate.
 func (c *Correlator) merge(a, b *group) {
-	for id, ended := range b.findings {
-		a.findings[id] = ended
-		c.findings[id] = a
+	for id, k := range b.findings {
+		a.findings[id] = k
+		if c.findings[id] == b {
+			c.findings[id] = a
+		}
 	}
 	maps.Copy(a.joinedAs, b.joinedAs)
 	for _, m := range b.members {
-		m.new = false
-		a.member(*m, c)
+		moved := *m
+		moved.new = false
+		a.member(moved, c)
 	}
 	for _, cause := range b.causes {
 		c.causes[cause] = a
 	}
 	a.causes = append(a.causes, b.causes...)
-	a.leads = append(a.leads, b.leads...)
+	for _, l := range b.leads {
+		a.lead(l)
+	}
+	for _, n := range b.counts {
+		a.count(n.rule, n.n)
+	}
+	for _, s := range b.subjects {
+		a.addSubject(s)
+	}
+	for t, g := range c.announced {
+		if g == b {
+			c.announced[t] = a
+		}
+	}
 	a.live += b.live
 	a.in.Findings += b.in.Findings
 	a.in.First, a.in.Last = min(a.in.First, b.in.First), max(a.in.Last, b.in.Last)
+	a.in.Severity, a.in.Confidence = max(a.in.Severity, b.in.Severity), max(a.in.Confidence, b.in.Confidence)
+	a.in.Attack, a.in.Requirements = union(a.in.Attack, b.in.Attack), union(a.in.Requirements, b.in.Requirements)
 	for _, id := range b.in.Related {
 		a.relate(id)
 	}
@@ -310,7 +370,7 @@ func (c *Correlator) link(g *group, f *finding.Finding) {
 			relate(c.bots[p.Addr])
 		}
 	case strings.HasPrefix(f.Rule, "iotbot."):
-		if f.Subject.Role == "bot" {
+		if f.Subject.Role == "bot" && g.members[memberKey{f.Subject.Addr, f.Subject.Port}] != nil {
 			c.bots[f.Subject.Addr] = g
 		}
 	case strings.HasPrefix(f.Rule, "flood."):
@@ -338,23 +398,7 @@ func (c *Correlator) forget(g *group) {
 		g.in.Ended = true
 		c.touch(g)
 	}
-	delete(c.groups, g.in.ID)
-	for _, cause := range g.causes {
-		delete(c.causes, cause)
-	}
-	for id := range g.findings {
-		delete(c.findings, id)
-	}
-	for k := range g.members {
-		if c.bots[k.addr] == g {
-			delete(c.bots, k.addr)
-		}
-	}
-	for a, o := range c.announced {
-		if o == g {
-			delete(c.announced, a)
-		}
-	}
+	c.unlist(g)
 }
 
 // Move takes the step s in the incident id. ok is false when the Correlator
@@ -381,13 +425,19 @@ func (c *Correlator) Load(in *Incident, members iterMembers) {
 		g.addSubject(s)
 	}
 	for m := range members {
-		g.member(m, c)
-		g.members[memberKey{m.Addr, m.Port}].new = false
-		if m.Role == "bot" {
+		// Who is still at work will be reported again, perhaps at another address.
+		m.Ended, m.held = true, 1
+		if g.member(m, c); m.Role == "bot" && g.members[memberKey{m.Addr, m.Port}] != nil {
 			c.bots[m.Addr] = g
 		}
 	}
+	for _, m := range g.joined {
+		m.new = false
+	}
 	g.joined = nil
+	if in.Kind == "iotbot.announced" {
+		c.announced[in.Cause.Target] = g
+	}
 	c.now = max(c.now, in.Last)
 }
 

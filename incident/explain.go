@@ -137,10 +137,10 @@ func grouped(n uint64) string {
 // overflow counts f in the incident that says how much could not be opened.
 func (g *group) overflow(f *finding.Finding) {
 	in := &g.in
-	if _, known := g.findings[f.ID]; !known && len(g.findings) < 1<<16 {
-		g.findings[f.ID] = true
+	if _, again := g.findings[f.ID]; !again && len(g.findings) < 1<<16 {
+		g.findings[f.ID] = known{rule: f.Rule, ended: true}
 		in.Findings++
-		g.count(f.Rule)
+		g.count(f.Rule, 1)
 	}
 	if in.First == 0 {
 		in.First = f.First

@@ -127,7 +127,8 @@ type Member struct {
 	// Gone: more evidence showed that it is of another cause. A store forgets it.
 	Gone bool
 
-	new bool // not yet in a copy
+	new  bool // not yet in a copy
+	held int  // findings about it
 }
 
 // Step is one entry of an incident's history.

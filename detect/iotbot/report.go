@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"noroshi/detect"
@@ -132,12 +133,15 @@ func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 
 // triedWords names the services and ports tried, such as "telnet (23, 2323)".
 func (s *suspect) triedWords() finding.Text {
-	ports := strings.ReplaceAll(portList(s.mainPorts()), ",", ", ")
-	name := s.services()
+	list := strings.Split(s.services(), "+")
+	ports := strings.ReplaceAll(portList(slices.DeleteFunc(s.mainPorts(), func(p uint16) bool {
+		return !slices.Contains(list, watched[p].name) && !slices.Contains(list, strconv.Itoa(int(p)))
+	})), ",", ", ")
+	name := strings.Join(list, ", ")
 	switch {
 	case ports == "":
 		return finding.Text{En: "TCP", Ja: "TCP"}
-	case strings.Trim(name, "0123456789+") == "":
+	case strings.Trim(name, "0123456789, ") == "":
 		return finding.Text{En: "port " + ports, Ja: ports + "番ポート"}
 	}
 	name += " (" + ports + ")"
