@@ -3,6 +3,7 @@ package incident
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -101,8 +102,15 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 		c.stats.Suppressed++
 		return false
 	}
+	if f.Ended && c.findings[f.ID] == nil && c.now.Sub(f.Last) > c.cfg.Gap {
+		return false // the last word on what was silent for so long that its incident is over
+	}
 	left := c.leave(f)
 	g := c.home(f)
+	if g == nil && left != nil && left.in.Findings == 0 {
+		g = left // nobody else is in it: it goes on under the other cause
+		c.rename(g, f.Cause)
+	}
 	if g == nil {
 		if g, opened = c.open(f); !opened {
 			c.stats.Overflowed++
@@ -111,14 +119,14 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 			return false
 		}
 	}
-	if left != nil && left.in.Findings == 0 { // those of before a restart count too
+	if left != nil && left != g && left.in.Findings == 0 { // those of before a restart count too
 		c.dissolve(left, g)
 	}
 	c.findings[f.ID] = g
 	if !slices.Contains(g.causes, f.Cause) { // by rule 4
 		g.joinedAs[f.ID] = f.Cause
 	}
-	if g.add(f, c) {
+	if g.add(f, c) && g != left {
 		g.reopen(f)
 	}
 	c.link(g, f)
@@ -187,12 +195,25 @@ func (c *Correlator) leave(f *finding.Finding) *group {
 		return nil
 	}
 	delete(c.findings, f.ID)
+	if g.in.Title == (finding.Text{}) { // nobody has seen it yet; it must not stay without words
+		g.explain()
+	}
 	g.drop(f)
 	if c.bots[f.Subject.Addr] == g {
 		delete(c.bots, f.Subject.Addr)
 	}
 	c.touch(g)
 	return g
+}
+
+// rename gives an incident another cause.
+func (c *Correlator) rename(g *group, cause finding.Cause) {
+	for _, old := range g.causes {
+		if c.causes[old] == g {
+			delete(c.causes, old)
+		}
+	}
+	g.in.Cause, g.causes, c.causes[cause] = cause, []finding.Cause{cause}, g
 }
 
 // dissolve closes an incident that has lost its last finding to another.
@@ -286,7 +307,11 @@ func (c *Correlator) open(f *finding.Finding) (*group, bool) {
 		return c.begin(finding.NewID("noroshi.overflow", event.Addr{}, "", f.Said), overflowing, f.Said), false
 	}
 	c.allowance--
-	return c.begin(f.ID, f.Cause, f.Said), true
+	id := f.ID
+	if c.groups[id] != nil { // it opened one, and left it to others
+		id = finding.NewID("incident", f.Subject.Addr, fmt.Sprint(f.Cause), f.Said)
+	}
+	return c.begin(id, f.Cause, f.Said), true
 }
 
 func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) *group {
@@ -437,6 +462,15 @@ func (c *Correlator) Load(in *Incident, members iterMembers) {
 	g.joined = nil
 	if in.Kind == "iotbot.announced" {
 		c.announced[in.Cause.Target] = g
+	}
+	if in.Cause.Target != (event.Addr{}) { // what was merged into it
+		for _, s := range in.Subjects {
+			cause := finding.Cause{Kind: in.Cause.Kind, Key: in.Cause.Key, Target: s.Addr, Bits: s.Bits}
+			if s.Role == "victim" && s.Addr != (event.Addr{}) && c.causes[cause] == nil {
+				c.causes[cause] = g
+				g.causes = append(g.causes, cause)
+			}
+		}
 	}
 	c.now = max(c.now, in.Last)
 }
