@@ -222,9 +222,10 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		must(t, s.Observed(ctx, t0.Add(24*time.Hour)))
 		days, err := s.Infected(ctx, t0.Add(-24*time.Hour), t0.Add(24*time.Hour))
 		must(t, err)
+		// Of a thousand one turned out to be of another cause.
 		want := []state.Day{
 			{Day: time.Date(2026, 2, 28, 0, 0, 0, 0, time.UTC), Hosts: []state.Hosts{}},
-			{Day: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), Observed: true, Hosts: []state.Hosts{{Family: "mirai", Network: "homes", Count: 1000}}},
+			{Day: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), Observed: true, Hosts: []state.Hosts{{Family: "mirai", Network: "homes", Count: 999}}},
 			{Day: time.Date(2026, 3, 2, 0, 0, 0, 0, time.UTC), Observed: true, Hosts: []state.Hosts{}},
 		}
 		if !reflect.DeepEqual(days, want) {
