@@ -208,7 +208,7 @@ var texts = map[string]text{
 var Spec = detect.Spec{
 	Name: "botnet", Version: version,
 	Rules:        rules(),
-	Memory:       "At most max_servers servers and as many loaders, each with at most max_clients clients of 40 octets; max_devices guessed devices and reporters of 100 octets; 1,024 orders. The one that came first goes, and is counted.",
+	Memory:       "At most max_servers servers and as many loaders, each with at most max_clients clients of 40 octets; max_devices guessed devices and reporters of 100 octets; 1,024 orders; 1,048,576 clients of all servers. The one that came first goes, one that was reported last, and is counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f (bot/scanner.c, bot/main.c, bot/attack.c, loader, cnc/attack.go)",
 	Requirements: []string{"R24", "R35", "R38", "R40"},
 	Config:       defaults,

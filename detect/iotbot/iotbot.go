@@ -48,7 +48,7 @@ type Config struct {
 	// that was seen often has after 50 times its usual gap.
 	MaxQuiet time.Duration `yaml:"max_quiet"`
 	// MaxHosts and MaxSuspects bound memory: hosts that tried something (32
-	// octets each), and suspects (about 1 kB each).
+	// octets each), and suspects (about 1.5 kB each).
 	MaxHosts    int `yaml:"max_hosts"`
 	MaxSuspects int `yaml:"max_suspects"`
 }
@@ -324,7 +324,8 @@ func (d *Detector) quote(b *event.Batch, f *event.Flow, report func(*finding.Fin
 // conversation notes an answered attempt of a suspect, and what it says there.
 func (d *Detector) conversation(s *suspect, b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
 	if kind := watched[f.DstPort].kind; kind != other || s.tried(f.DstPort) {
-		s.answered[kind].add(f.Dst.Hash(3))
+		h := f.Dst.Hash(3)
+		s.answered[kind][h>>6&3] |= 1 << (h & 63)
 	}
 	if f.Payload.Len > 0 && s.exploit == nil {
 		if x := exploitOf(b.Text(f.Payload), f.DstPort); x != nil {

@@ -97,10 +97,10 @@ func (d *Detector) verdict(s *suspect) (verdict, bool) {
 	}
 	v := verdict{rule: "iotbot.scan", role: "bot", likelihood: s.mix()}
 	v.n = s.n()
-	v.share = failed(v.n, s.answered[other].count())
+	v.share = failed(v.n, count256(&s.answered[other]))
 	if name, found := d.surveys.Lookup(s.addr.Std()); found && s.marked+s.quotes == 0 {
 		v.rule, v.role, v.survey, v.confidence = "scan.survey", "scanner", name, 0.95
-		v.share = failed(v.n, s.answered[device].count()+s.answered[server].count()+s.answered[web].count())
+		_, v.share = s.silence(other, device, server, web)
 		return v, v.n >= d.cfg.MinTargets
 	}
 	bot, scan := d.searching(s, &v)

@@ -285,7 +285,7 @@ var texts = map[string]text{
 var Spec = detect.Spec{
 	Name: "iotbot", Version: version,
 	Rules:        rules(),
-	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
+	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1.5 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f; Antonakakis et al. 2017; Jung et al., Fast Portscan Detection Using Sequential Hypothesis Testing, 2004; Moore et al., Inferring Internet Denial-of-Service Activity, 2001; Whang et al. 1990",
 	Requirements: []string{"R24", "R35", "R36", "R37", "R46", "R57", "R120", "R121", "R122", "R127"},
 	Config:       defaults,

@@ -40,12 +40,12 @@ type suspect struct {
 	skipped int // into ranges that Mirai's scanner leaves out
 	reached int // 100.127/16 and 169.254/16, which it scans by mistake
 
-	targets  sketch          // addresses tried
-	answered [watches]sketch // addresses that answered, by kind of service
-	octets   [4]uint64       // first octets of the targets (IPv4)
-	ports    [8]tally        // destination ports, most tried first
-	spread   [4]uint64       // destination ports, 256 places
-	low      int             // attempts on ports below 1024 or watched
+	targets  sketch             // addresses tried
+	answered [watches][4]uint64 // addresses that answered, by kind of service, 256 places each
+	octets   [4]uint64          // first octets of the targets (IPv4)
+	ports    [8]tally           // destination ports, most tried first
+	spread   [4]uint64          // destination ports, 256 places
+	low      int                // attempts on ports below 1024 or watched
 	fresh    [watches]int
 	hosts    [2]event.Addr // the first two targets
 	few      int           // attempts on these
@@ -326,7 +326,7 @@ func (s *suspect) silence(kinds ...watch) (n int, share float64) {
 	}
 	for _, k := range kinds {
 		fresh += s.fresh[k]
-		answered += s.answered[k].count()
+		answered += count256(&s.answered[k])
 	}
 	n = (fresh*s.targets.count() + all/2) / max(all, 1)
 	return n, failed(n, answered)
