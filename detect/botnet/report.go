@@ -11,7 +11,7 @@ import (
 	"noroshi/finding"
 )
 
-const version = 1
+const version = 2
 
 // finding words what is known of a server.
 func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.Finding {

@@ -12,7 +12,7 @@ import (
 	"noroshi/finding"
 )
 
-const version = 1
+const version = 2
 
 // finding words what the books say.
 func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {

@@ -186,7 +186,7 @@ func (d *Detector) finding(from source, x *exporter, ended bool) *finding.Findin
 	}
 }
 
-const version = 1
+const version = 2
 
 // Spec describes the detector.
 var Spec = detect.Spec{
