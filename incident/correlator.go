@@ -3,6 +3,7 @@ package incident
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -51,6 +52,8 @@ type Correlator struct {
 	allowance float64 // incidents that may be opened now
 	refilled  event.Time
 
+	sweepAt int // findings at which those that ended are forgotten
+
 	stats Stats
 }
 
@@ -75,6 +78,7 @@ func NewCorrelator(cfg Config) *Correlator {
 		bots:      map[event.Addr]*group{},
 		announced: map[event.Addr]*group{},
 		allowance: float64(cfg.Burst),
+		sweepAt:   minSweep,
 	}
 }
 
@@ -98,8 +102,15 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 		c.stats.Suppressed++
 		return false
 	}
+	if f.Ended && c.findings[f.ID] == nil && c.now.Sub(f.Last) > c.cfg.Gap {
+		return false // the last word on what was silent for so long that its incident is over
+	}
 	left := c.leave(f)
 	g := c.home(f)
+	if g == nil && left != nil && left.in.Findings == 0 {
+		g = left // nobody else is in it: it goes on under the other cause
+		c.rename(g, f.Cause)
+	}
 	if g == nil {
 		if g, opened = c.open(f); !opened {
 			c.stats.Overflowed++
@@ -108,20 +119,39 @@ func (c *Correlator) Add(f *finding.Finding) (opened bool) {
 			return false
 		}
 	}
-	if left != nil && len(left.findings) == 0 {
+	if left != nil && left != g && left.in.Findings == 0 { // those of before a restart count too
 		c.dissolve(left, g)
 	}
 	c.findings[f.ID] = g
 	if !slices.Contains(g.causes, f.Cause) { // by rule 4
 		g.joinedAs[f.ID] = f.Cause
 	}
-	if g.add(f, c) {
+	if g.add(f, c) && g != left {
 		g.reopen(f)
 	}
 	c.link(g, f)
 	c.touch(g)
+	f.Members = nil // they are the incident's now; f may stay as its lead
+	if len(c.findings) > c.sweepAt {
+		c.sweep()
+	}
 	return opened
 }
+
+// sweep forgets findings that have ended. A detector that goes on begins another.
+func (c *Correlator) sweep() {
+	for id, g := range c.findings {
+		if g.findings[id].ended {
+			delete(c.findings, id)
+			delete(g.findings, id)
+			delete(g.joinedAs, id)
+		}
+	}
+	c.sweepAt = max(minSweep, 2*len(c.findings))
+}
+
+// minSweep is how many findings are held before those that ended are forgotten.
+const minSweep = 1 << 17
 
 // InOrder is the order in which findings were said.
 func InOrder(a, b *finding.Finding) int {
@@ -165,12 +195,25 @@ func (c *Correlator) leave(f *finding.Finding) *group {
 		return nil
 	}
 	delete(c.findings, f.ID)
+	if g.in.Title == (finding.Text{}) { // nobody has seen it yet; it must not stay without words
+		g.explain()
+	}
 	g.drop(f)
 	if c.bots[f.Subject.Addr] == g {
 		delete(c.bots, f.Subject.Addr)
 	}
 	c.touch(g)
 	return g
+}
+
+// rename gives an incident another cause.
+func (c *Correlator) rename(g *group, cause finding.Cause) {
+	for _, old := range g.causes {
+		if c.causes[old] == g {
+			delete(c.causes, old)
+		}
+	}
+	g.in.Cause, g.causes, c.causes[cause] = cause, []finding.Cause{cause}, g
 }
 
 // dissolve closes an incident that has lost its last finding to another.
@@ -182,10 +225,30 @@ func (c *Correlator) dissolve(g, to *group) {
 		_ = g.in.Move(g.in.State, Step{At: c.now, By: byProgram, To: Closed, Reason: Duplicate, Note: "more evidence showed that it is one cause with " + to.in.ID.String()})
 	}
 	c.touch(g)
+	c.unlist(g)
+}
+
+// unlist takes g out of every table.
+func (c *Correlator) unlist(g *group) {
 	delete(c.groups, g.in.ID)
 	for _, cause := range g.causes {
 		if c.causes[cause] == g {
 			delete(c.causes, cause)
+		}
+	}
+	for id := range g.findings {
+		if c.findings[id] == g {
+			delete(c.findings, id)
+		}
+	}
+	for k := range g.members {
+		if c.bots[k.addr] == g {
+			delete(c.bots, k.addr)
+		}
+	}
+	for a, o := range c.announced {
+		if o == g {
+			delete(c.announced, a)
 		}
 	}
 }
@@ -244,7 +307,11 @@ func (c *Correlator) open(f *finding.Finding) (*group, bool) {
 		return c.begin(finding.NewID("noroshi.overflow", event.Addr{}, "", f.Said), overflowing, f.Said), false
 	}
 	c.allowance--
-	return c.begin(f.ID, f.Cause, f.Said), true
+	id := f.ID
+	if c.groups[id] != nil { // it opened one, and left it to others
+		id = finding.NewID("incident", f.Subject.Addr, fmt.Sprint(f.Cause), f.Said)
+	}
+	return c.begin(id, f.Cause, f.Said), true
 }
 
 func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) *group {
@@ -252,7 +319,7 @@ func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) 
 	g := &group{
 		in:       Incident{ID: id, Cause: cause, State: New, Said: said},
 		causes:   []finding.Cause{cause},
-		findings: map[finding.ID]bool{},
+		findings: map[finding.ID]known{},
 		joinedAs: map[finding.ID]finding.Cause{},
 		members:  map[memberKey]*Member{},
 	}
@@ -262,23 +329,41 @@ func (c *Correlator) begin(id finding.ID, cause finding.Cause, said event.Time) 
 
 // merge moves everything of b into a and closes b as its duplicate.
 func (c *Correlator) merge(a, b *group) {
-	for id, ended := range b.findings {
-		a.findings[id] = ended
-		c.findings[id] = a
+	for id, k := range b.findings {
+		a.findings[id] = k
+		if c.findings[id] == b {
+			c.findings[id] = a
+		}
 	}
 	maps.Copy(a.joinedAs, b.joinedAs)
 	for _, m := range b.members {
-		m.new = false
-		a.member(*m, c)
+		moved := *m
+		moved.new = false
+		a.member(moved, c)
 	}
 	for _, cause := range b.causes {
 		c.causes[cause] = a
 	}
 	a.causes = append(a.causes, b.causes...)
-	a.leads = append(a.leads, b.leads...)
+	for _, l := range b.leads {
+		a.lead(l)
+	}
+	for _, n := range b.counts {
+		a.count(n.rule, n.n)
+	}
+	for _, s := range b.subjects {
+		a.addSubject(s)
+	}
+	for t, g := range c.announced {
+		if g == b {
+			c.announced[t] = a
+		}
+	}
 	a.live += b.live
 	a.in.Findings += b.in.Findings
 	a.in.First, a.in.Last = min(a.in.First, b.in.First), max(a.in.Last, b.in.Last)
+	a.in.Severity, a.in.Confidence = max(a.in.Severity, b.in.Severity), max(a.in.Confidence, b.in.Confidence)
+	a.in.Attack, a.in.Requirements = union(a.in.Attack, b.in.Attack), union(a.in.Requirements, b.in.Requirements)
 	for _, id := range b.in.Related {
 		a.relate(id)
 	}
@@ -310,7 +395,7 @@ func (c *Correlator) link(g *group, f *finding.Finding) {
 			relate(c.bots[p.Addr])
 		}
 	case strings.HasPrefix(f.Rule, "iotbot."):
-		if f.Subject.Role == "bot" {
+		if f.Subject.Role == "bot" && g.members[memberKey{f.Subject.Addr, f.Subject.Port}] != nil {
 			c.bots[f.Subject.Addr] = g
 		}
 	case strings.HasPrefix(f.Rule, "flood."):
@@ -338,23 +423,7 @@ func (c *Correlator) forget(g *group) {
 		g.in.Ended = true
 		c.touch(g)
 	}
-	delete(c.groups, g.in.ID)
-	for _, cause := range g.causes {
-		delete(c.causes, cause)
-	}
-	for id := range g.findings {
-		delete(c.findings, id)
-	}
-	for k := range g.members {
-		if c.bots[k.addr] == g {
-			delete(c.bots, k.addr)
-		}
-	}
-	for a, o := range c.announced {
-		if o == g {
-			delete(c.announced, a)
-		}
-	}
+	c.unlist(g)
 }
 
 // Move takes the step s in the incident id. ok is false when the Correlator
@@ -381,13 +450,28 @@ func (c *Correlator) Load(in *Incident, members iterMembers) {
 		g.addSubject(s)
 	}
 	for m := range members {
-		g.member(m, c)
-		g.members[memberKey{m.Addr, m.Port}].new = false
-		if m.Role == "bot" {
+		// Who is still at work will be reported again, perhaps at another address.
+		m.Ended, m.held = true, 1
+		if g.member(m, c); m.Role == "bot" && g.members[memberKey{m.Addr, m.Port}] != nil {
 			c.bots[m.Addr] = g
 		}
 	}
+	for _, m := range g.joined {
+		m.new = false
+	}
 	g.joined = nil
+	if in.Kind == "iotbot.announced" {
+		c.announced[in.Cause.Target] = g
+	}
+	if in.Cause.Target != (event.Addr{}) { // what was merged into it
+		for _, s := range in.Subjects {
+			cause := finding.Cause{Kind: in.Cause.Kind, Key: in.Cause.Key, Target: s.Addr, Bits: s.Bits}
+			if s.Role == "victim" && s.Addr != (event.Addr{}) && c.causes[cause] == nil {
+				c.causes[cause] = g
+				g.causes = append(g.causes, cause)
+			}
+		}
+	}
 	c.now = max(c.now, in.Last)
 }
 

@@ -47,7 +47,8 @@ func (e *Exception) covers(f *finding.Finding) bool {
 	if f.Said >= e.Expires || e.Rule != "" && e.Rule != f.Rule || e.Key != "" && e.Key != f.Cause.Key {
 		return false
 	}
-	return !e.Subject.IsValid() || f.Subject.Addr != event.Addr{} && e.Subject.Contains(f.Subject.Addr.Std())
+	return !e.Subject.IsValid() ||
+		f.Subject.Addr != event.Addr{} && int(f.Subject.Bits) >= e.Subject.Bits() && e.Subject.Contains(f.Subject.Addr.Std())
 }
 
 // Except replaces the exceptions.

@@ -99,14 +99,14 @@ func (g *group) together(lead *finding.Finding, hosts finding.Text) (title, why 
 	if family != "" {
 		family += ": "
 	}
-	n := grouped(in.SubjectCount)
+	n := finding.Grouped(in.SubjectCount)
 	title = finding.Text{
 		En: fmt.Sprintf("%s%s %s%s", family, n, hosts.En, where.En),
 		Ja: fmt.Sprintf("%s%s%s %s台", family, where.Ja, hosts.Ja, n),
 	}
 	why = finding.Text{
-		En: fmt.Sprintf("%s hosts show one behaviour, at most %s of them at one time. The clearest: %s", n, grouped(in.Active), lead.Why.En),
-		Ja: fmt.Sprintf("%s台が同じ挙動を示し、同時には最大%s台。最も明確な例: %s", n, grouped(in.Active), lead.Why.Ja),
+		En: fmt.Sprintf("%s hosts show one behaviour, at most %s of them at one time. The clearest: %s", n, finding.Grouped(in.Active), lead.Why.En),
+		Ja: fmt.Sprintf("%s台が同じ挙動を示し、同時には最大%s台。最も明確な例: %s", n, finding.Grouped(in.Active), lead.Why.Ja),
 	}
 	return title, why
 }
@@ -125,22 +125,13 @@ func (g *group) networks() []string {
 	return names
 }
 
-// grouped writes n with commas: 20,000.
-func grouped(n uint64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
 // overflow counts f in the incident that says how much could not be opened.
 func (g *group) overflow(f *finding.Finding) {
 	in := &g.in
-	if _, known := g.findings[f.ID]; !known && len(g.findings) < 1<<16 {
-		g.findings[f.ID] = true
+	if _, again := g.findings[f.ID]; !again && len(g.findings) < 1<<16 {
+		g.findings[f.ID] = known{rule: f.Rule, ended: true}
 		in.Findings++
-		g.count(f.Rule)
+		g.count(f.Rule, 1)
 	}
 	if in.First == 0 {
 		in.First = f.First
@@ -148,10 +139,10 @@ func (g *group) overflow(f *finding.Finding) {
 	in.First, in.Last = min(in.First, f.First), max(in.Last, f.Last)
 	in.Kind, in.Severity, in.Confidence = "noroshi.overflow", finding.High, 1
 	g.addSubject(f.Subject)
-	rule, n := g.mostRule(), grouped(in.Findings)
+	rule := g.mostRule()
 	in.Title = finding.Text{
-		En: fmt.Sprintf("%s findings at once, too many to open an incident each", n),
-		Ja: fmt.Sprintf("同時に%s件の検知: 多すぎるため個別のインシデントにしていません", n),
+		En: finding.Count(in.Findings, "finding", "findings") + " too many at once to open an incident for each",
+		Ja: fmt.Sprintf("同時検知が多すぎるため、%s件を個別のインシデントにしていません", finding.Grouped(in.Findings)),
 	}
 	in.Why = finding.Text{
 		En: fmt.Sprintf("Most are %s. So many causes at one time are more often one mistake, such as a wrong sampling rate or a missing list of own networks, than so many attacks.", rule),

@@ -18,7 +18,7 @@ type group struct {
 	causes []finding.Cause
 	dirty  bool
 
-	findings map[finding.ID]bool          // each finding and whether it has ended
+	findings map[finding.ID]known
 	joinedAs map[finding.ID]finding.Cause // of those whose cause is not the incident's
 	live     int                          // findings that have not
 	leads    []*finding.Finding           // the best finding of each rule and family
@@ -32,6 +32,12 @@ type group struct {
 
 	activeAt  event.Time // when Active was worked out
 	activeFor int        // and for how many members
+}
+
+// known is what is remembered of a finding.
+type known struct {
+	rule  string
+	ended bool
 }
 
 type memberKey struct {
@@ -53,19 +59,21 @@ type ruleCount struct {
 
 // add takes f into the incident and reports whether it was not known before.
 func (g *group) add(f *finding.Finding, c *Correlator) (isNew bool) {
-	ended, known := g.findings[f.ID]
-	g.findings[f.ID] = f.Ended
+	was, again := g.findings[f.ID]
+	g.findings[f.ID] = known{f.Rule, f.Ended}
 	switch {
-	case !known && !f.Ended, known && ended && !f.Ended:
+	case !f.Ended && (!again || was.ended):
 		g.live++
-	case known && !ended && f.Ended:
+	case f.Ended && again && !was.ended:
 		g.live--
 	}
 	in := &g.in
-	if !known {
+	if again {
+		g.count(was.rule, -1)
+	} else {
 		in.Findings++
-		g.count(f.Rule)
 	}
+	g.count(f.Rule, 1)
 	if in.First == 0 || f.First < in.First {
 		in.First = f.First
 	}
@@ -77,31 +85,34 @@ func (g *group) add(f *finding.Finding, c *Correlator) (isNew bool) {
 	in.Requirements = union(in.Requirements, f.Requirements)
 	g.lead(f)
 	g.addSubject(f.Subject)
-	g.addMembers(f, c)
-	return !known
+	g.addMembers(f, !again, c)
+	return !again
 }
 
 // drop takes out f, of which more evidence showed that it belongs elsewhere.
 func (g *group) drop(f *finding.Finding) {
-	if !g.findings[f.ID] {
+	was := g.findings[f.ID]
+	if !was.ended {
 		g.live--
 	}
 	delete(g.findings, f.ID)
 	delete(g.joinedAs, f.ID)
 	g.in.Findings--
-	for i, l := range g.leads {
-		if l.ID != f.ID {
-			continue
-		}
-		g.leads = slices.Delete(g.leads, i, i+1)
-		for j := range g.counts {
-			if g.counts[j].rule == l.Rule {
-				g.counts[j].n--
-			}
-		}
-		break
-	}
+	g.count(was.rule, -1)
+	g.leads = slices.DeleteFunc(g.leads, func(l *finding.Finding) bool { return l.ID == f.ID })
 	g.in.Ended = g.live == 0
+	m := g.members[memberKey{f.Subject.Addr, f.Subject.Port}]
+	if m != nil {
+		if m.held--; m.held > 0 {
+			return // another finding is about it
+		}
+		delete(g.members, memberKey{f.Subject.Addr, f.Subject.Port})
+		m.Gone = true
+		if !m.new {
+			m.new = true
+			g.joined = append(g.joined, m)
+		}
+	}
 	key := subjectKey{f.Subject.Addr, f.Subject.Bits, f.Subject.Port, ""}
 	if i, known := g.subject[key]; known {
 		g.subjects = slices.Delete(g.subjects, i, i+1)
@@ -112,24 +123,17 @@ func (g *group) drop(f *finding.Finding) {
 			}
 		}
 	}
-	if m := g.members[memberKey{f.Subject.Addr, f.Subject.Port}]; m != nil {
-		delete(g.members, memberKey{f.Subject.Addr, f.Subject.Port})
-		m.Gone = true
-		if !m.new {
-			m.new = true
-			g.joined = append(g.joined, m)
-		}
-	}
 }
 
-func (g *group) count(rule string) {
+// count adds n findings of a rule.
+func (g *group) count(rule string, n int) {
 	for i := range g.counts {
 		if g.counts[i].rule == rule {
-			g.counts[i].n++
+			g.counts[i].n += n
 			return
 		}
 	}
-	g.counts = append(g.counts, ruleCount{rule, 1})
+	g.counts = append(g.counts, ruleCount{rule, n})
 }
 
 // lead keeps f if it is the best of its rule and family so far, or the one that
@@ -177,11 +181,14 @@ func (g *group) addSubject(s finding.Subject) {
 }
 
 // addMembers notes who takes part: those the finding lists, else its subject.
-func (g *group) addMembers(f *finding.Finding, c *Correlator) {
+func (g *group) addMembers(f *finding.Finding, fresh bool, c *Correlator) {
 	m := Member{First: f.First, Last: f.Last, Ended: f.Ended, Role: f.Subject.Role}
 	if len(f.Members) == 0 {
 		if f.Subject.IsHost() {
 			m.Addr, m.Port, m.Network = f.Subject.Addr, f.Subject.Port, f.Subject.Network
+			if fresh {
+				m.held = 1
+			}
 			g.member(m, c)
 		}
 		return
@@ -208,6 +215,7 @@ func (g *group) member(m Member, c *Correlator) {
 		old = &m
 		g.members[key] = old
 	} else {
+		old.held += m.held
 		if m.First >= old.First && m.Last <= old.Last && m.Ended == old.Ended {
 			return
 		}

@@ -5,8 +5,8 @@
 //
 //  1. A finding that was reported before (same ID) updates its incident. When
 //     more evidence has shown it to be of another cause, it leaves for that
-//     cause's incident; one that loses its last finding so is closed as a
-//     duplicate.
+//     cause's incident. One that loses its last finding so is closed as a
+//     duplicate, or goes on under the other cause if that has no incident.
 //  2. A finding whose Cause equals an incident's joins it, unless the incident
 //     has been silent for longer than [Config.Gap].
 //  3. A flood joins an incident whose target contains its own. One whose target
@@ -127,7 +127,8 @@ type Member struct {
 	// Gone: more evidence showed that it is of another cause. A store forgets it.
 	Gone bool
 
-	new bool // not yet in a copy
+	new  bool // not yet in a copy
+	held int  // findings about it
 }
 
 // Step is one entry of an incident's history.

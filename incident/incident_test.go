@@ -289,7 +289,7 @@ func TestOverflow(t *testing.T) {
 		t.Fatalf("%d incidents, %d findings over; want 21, 980", len(got), c.Stats().Overflowed)
 	}
 	i := slices.IndexFunc(got, func(in *Incident) bool { return in.Kind == "noroshi.overflow" })
-	if i < 0 || got[i].Findings != 980 || !strings.HasPrefix(got[i].Title.En, "980 findings at once") || got[i].Next.Ja == "" {
+	if i < 0 || got[i].Findings != 980 || !strings.HasPrefix(got[i].Title.En, "980 findings too many at once") || got[i].Next.Ja == "" {
 		t.Errorf("overflow: %+v", got[i])
 	}
 	if !c.Add(flood("flood.inbound", nth(1001<<8).String(), "udp", 61)) {

@@ -10,6 +10,8 @@ package botnet
 import (
 	"errors"
 	"iter"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,6 +77,9 @@ func wanted(b *event.Batch, f *event.Flow) bool {
 	if f.Proto != event.TCP || f.Marks&event.Fragment != 0 || f.TCPFlags&event.ACK == 0 {
 		return false
 	}
+	if isAnswer(f) {
+		return true
+	}
 	if f.Payload.Len == 0 {
 		return f.TCPFlags&event.PSH != 0 && (f.DstPort == reportPort || telnet[f.DstPort]) && f.Marks&event.OnePacket == 0
 	}
@@ -101,10 +106,22 @@ func wanted(b *event.Batch, f *event.Flow) bool {
 	return ok && p[0] == 0
 }
 
+// isAnswer reports whether f may be what a scan receiver sends: nothing but that
+// it got something.
+func isAnswer(f *event.Flow) bool {
+	return f.SrcPort == reportPort && f.Payload.Len == 0 && f.DstPort != reportPort && !telnet[f.DstPort] && f.TCPFlags&(event.ACK|event.RST) == event.ACK
+}
+
 // endpoint is one service of one host.
 type endpoint struct {
 	addr event.Addr
 	port uint16
+}
+
+// part is an endpoint in a role.
+type part struct {
+	endpoint
+	role string
 }
 
 // Detector joins the parts of botnets.
@@ -112,14 +129,15 @@ type Detector struct {
 	cfg *Config
 	net *network.Table
 
-	servers recent[endpoint, *server]      // what may be a control server or a receiver
+	servers recent[part, *server]          // what may be a control server or a receiver
 	loaders recent[event.Addr, *server]    // who logs in behind others
 	guessed recent[event.Addr, guess]      // devices whose password was guessed
 	told    recent[event.Addr, event.Time] // who reported what it found
 	first   recent[event.Addr, int]        // who logged in where nobody had before, and how often
 	orders  recent[string, *order]
 
-	now event.Time
+	clients int    // of all servers
+	refused uint64 // clients that were not noted
 }
 
 // guess is a log-in to a device.
@@ -142,7 +160,8 @@ type server struct {
 	named                               string // a bot's name for itself
 	reports                             int    // read
 	token, download                     string
-	behind                              int // of its log-ins, those behind a guess that was reported
+	behind                              int          // of its log-ins, those behind a guess that was reported
+	guessers                            []event.Addr // some of those it came behind
 
 	evidence   []string
 	id         finding.ID
@@ -150,6 +169,7 @@ type server struct {
 	said       event.Time
 	reportedAt event.Time
 	reportedN  int
+	sure       float64 // when it was reported last
 }
 
 // order is an attack command as it is handed out.
@@ -161,6 +181,7 @@ type order struct {
 	bots     map[event.Addr]bool
 	evidence []string
 	said     int // bots when it was last reported
+	sure     float64
 	ended    bool
 }
 
@@ -169,22 +190,36 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Detector{
+	d := &Detector{
 		cfg: cfg, net: env.Network,
-		servers: newRecent[endpoint, *server](cfg.MaxServers), loaders: newRecent[event.Addr, *server](cfg.MaxServers),
+		servers: newRecent[part, *server](cfg.MaxServers), loaders: newRecent[event.Addr, *server](cfg.MaxServers),
 		guessed: newRecent[event.Addr, guess](cfg.MaxDevices), told: newRecent[event.Addr, event.Time](cfg.MaxDevices), first: newRecent[event.Addr, int](cfg.MaxDevices),
 		orders: newRecent[string, *order](1024),
-	}, nil
+	}
+	// What was only said to be a server must not push out one that is known.
+	d.servers.keep, d.loaders.keep = (*server).reported, (*server).reported
+	d.servers.gone, d.loaders.gone = d.forget, d.forget
+	return d, nil
 }
+
+func (s *server) reported() bool { return s.id != finding.ID{} }
+
+// forget makes room for the clients of others.
+func (d *Detector) forget(s *server) { d.clients -= len(s.clients) }
 
 // Detect examines the records of b.
 func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 	for i := range b.Flows {
 		f := &b.Flows[i]
-		d.now = max(d.now, f.Seen)
-		if f.Payload.Len == 0 {
+		switch {
+		case isAnswer(f):
+			if s := d.find(endpoint{f.Src, f.SrcPort}, "receiver", f.Seen); s != nil && s.clients[f.Dst] {
+				s.answers++
+				d.heard(s, b, f, report)
+			}
+		case f.Payload.Len == 0:
 			d.session(b, f, report)
-		} else {
+		default:
 			d.speech(b, f, b.Text(f.Payload), report)
 		}
 	}
@@ -194,17 +229,17 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 func (d *Detector) speech(b *event.Batch, f *event.Flow, p string, report func(*finding.Finding)) {
 	if p == keepAlive {
 		// Alone it means nothing: it counts where a handshake was seen.
-		if s, ok := d.servers.get(endpoint{f.Dst, f.DstPort}); ok && s.handshakes > 0 && s.clients[f.Src] {
+		if s := d.find(endpoint{f.Dst, f.DstPort}, "c2", f.Seen); s != nil && s.clients[f.Src] {
 			s.pulses++
 			d.heard(s, b, f, report)
-		} else if s, ok := d.servers.get(endpoint{f.Src, f.SrcPort}); ok && s.handshakes > 0 && s.clients[f.Dst] {
+		} else if s := d.find(endpoint{f.Src, f.SrcPort}, "c2", f.Seen); s != nil && s.clients[f.Dst] {
 			s.answers++
 			d.heard(s, b, f, report)
 		}
 		return
 	}
 	if name, ok := isHandshake(p); ok {
-		s := d.server(endpoint{f.Dst, f.DstPort}, "c2", f)
+		s := d.server(endpoint{f.Dst, f.DstPort}, "c2", f, report)
 		s.handshakes++
 		d.client(s, f.Src)
 		if name != "" {
@@ -213,7 +248,7 @@ func (d *Detector) speech(b *event.Batch, f *event.Flow, p string, report func(*
 		d.heard(s, b, f, report)
 		return
 	}
-	if s, ok := d.servers.get(endpoint{f.Dst, f.DstPort}); ok && s.handshakes > 0 && s.clients[f.Src] && s.named == "" {
+	if s := d.find(endpoint{f.Dst, f.DstPort}, "c2", f.Seen); s != nil && s.clients[f.Src] && s.named == "" {
 		if name, rest, ok := field(p); ok && rest == "" && len(name) > 2 {
 			s.named = strings.Clone(name)
 			d.heard(s, b, f, report)
@@ -225,7 +260,7 @@ func (d *Detector) speech(b *event.Batch, f *event.Flow, p string, report func(*
 		return
 	}
 	if r, ok := ParseReport(p); ok && !telnet[f.DstPort] && (p[0] == 0 || f.DstPort == reportPort) {
-		s := d.server(endpoint{f.Dst, f.DstPort}, "receiver", f)
+		s := d.server(endpoint{f.Dst, f.DstPort}, "receiver", f, report)
 		s.reports++
 		d.client(s, f.Src)
 		d.guessed.put(r.Device, guess{f.Src, f.Seen, true})
@@ -248,7 +283,7 @@ func (d *Detector) session(b *event.Batch, f *event.Flow, report func(*finding.F
 	if f.Sampling > 1 || f.Packets > 12 || f.Bytes > 52*f.Packets+120 {
 		return
 	}
-	s := d.server(endpoint{f.Dst, f.DstPort}, "receiver", f)
+	s := d.server(endpoint{f.Dst, f.DstPort}, "receiver", f, report)
 	d.client(s, f.Src)
 	d.told.put(f.Src, f.Seen)
 	d.heard(s, b, f, report)
@@ -259,7 +294,7 @@ func (d *Detector) session(b *event.Batch, f *event.Flow, report func(*finding.F
 // loader. The report may pass where nobody looks: then the loader is who is
 // never the first.
 func (d *Detector) login(b *event.Batch, f *event.Flow, p string, report func(*finding.Finding)) {
-	if s, ok := d.servers.get(endpoint{f.Dst, f.DstPort}); ok && s.handshakes > 0 {
+	if d.find(endpoint{f.Dst, f.DstPort}, "c2", f.Seen) != nil {
 		return // a control server on telnet's port, as published
 	}
 	g, known := d.guessed.get(f.Dst)
@@ -267,6 +302,12 @@ func (d *Detector) login(b *event.Batch, f *event.Flow, p string, report func(*f
 		return
 	}
 	s, loader := d.loaders.get(f.Src)
+	if loader && d.silent(s, f.Seen) {
+		d.end(s, report)
+		d.forget(s)
+		s = d.begin(endpoint{f.Src, 0}, "loader", f)
+		d.loaders.put(f.Src, s)
+	}
 	switch {
 	case loader && s.clients[f.Dst]:
 		if !s.shell(p) && p != "" {
@@ -288,11 +329,13 @@ func (d *Detector) login(b *event.Batch, f *event.Flow, p string, report func(*f
 	}
 	if !loader {
 		s = d.begin(endpoint{f.Src, 0}, "loader", f)
-		s.net = f.SrcNet
 		d.loaders.put(f.Src, s)
 	}
 	if at, told := d.told.get(g.by); g.reported || told && at >= g.at {
 		s.behind++
+	}
+	if len(s.guessers) <= d.cfg.MinDevices && !slices.Contains(s.guessers, g.by) {
+		s.guessers = append(s.guessers, g.by)
 	}
 	d.client(s, f.Dst)
 	s.shell(p)
@@ -310,34 +353,63 @@ func (s *server) shell(p string) (news bool) {
 	return news
 }
 
-// server returns the books of an endpoint.
-func (d *Detector) server(e endpoint, role string, f *event.Flow) *server {
-	s, ok := d.servers.get(e)
-	if !ok || s.role != role {
-		s = d.begin(e, role, f)
-		s.net = f.DstNet
-		d.servers.put(e, s)
+// silent reports whether a server had gone by the time.
+func (d *Detector) silent(s *server, at event.Time) bool { return at.Sub(s.last) > d.cfg.Quiet }
+
+// find returns the books of an endpoint in a role, or nil.
+func (d *Detector) find(e endpoint, role string, at event.Time) *server {
+	if s, ok := d.servers.get(part{e, role}); ok && !d.silent(s, at) {
+		return s
 	}
+	return nil
+}
+
+// server returns the books of an endpoint in a role, new ones if need be.
+func (d *Detector) server(e endpoint, role string, f *event.Flow, report func(*finding.Finding)) *server {
+	s, ok := d.servers.get(part{e, role})
+	if ok && !d.silent(s, f.Seen) {
+		return s
+	}
+	if ok {
+		d.end(s, report)
+		d.forget(s)
+	}
+	s = d.begin(e, role, f)
+	d.servers.put(part{e, role}, s)
 	return s
 }
 
 func (d *Detector) begin(e endpoint, role string, f *event.Flow) *server {
-	return &server{endpoint: e, role: role, first: f.First, last: f.Seen, clients: map[event.Addr]bool{}}
+	return &server{endpoint: e, role: role, first: f.First, last: f.Seen, net: d.net.Lookup(e.addr), clients: map[event.Addr]bool{}}
 }
+
+// maxAllClients bounds the clients of all servers together, at about 40 octets.
+const maxAllClients = 1 << 20
 
 // client notes who has to do with a server.
 func (d *Detector) client(s *server, a event.Addr) {
 	if s.clients[a] {
 		return
 	}
-	if len(s.clients) >= d.cfg.MaxClients {
+	if len(s.clients) >= d.cfg.MaxClients || d.clients >= maxAllClients {
 		s.overflow = true
+		d.refused++
 		return
 	}
+	d.clients++
 	s.clients[a] = true
 	if len(s.list) < finding.MaxPeers {
 		s.list = append(s.list, a)
 	}
+}
+
+// oneWay is how sure it can be at most that a host is a server if nothing of what
+// it sends was seen: whoever forges a few packets to it could say as much.
+const oneWay = 0.8
+
+// heardBack reports whether the server itself was seen to take part.
+func (s *server) heardBack() bool {
+	return s.role == "loader" || s.role == "c2" && (s.orders > 0 || s.pulses > 0 && s.answers > 0) || s.role == "receiver" && s.answers > 0
 }
 
 // known reports whether the evidence suffices, and how sure it is.
@@ -352,11 +424,16 @@ func (d *Detector) known(s *server) (confidence float64, ok bool) {
 		if n < 2 && support == 0 {
 			return 0, false
 		}
+		if !s.heardBack() {
+			return min(0.6+0.03*float64(n-1)+0.04*float64(support), oneWay), true
+		}
 		return min(0.9+0.03*float64(n-1)+0.04*float64(support), 0.99), true
 	case "receiver":
-		switch {
-		case s.reports > 0 && s.port == reportPort, s.reports > 2 && n > 1:
+		switch read := s.reports > 0 && s.port == reportPort || s.reports > 2 && n > 1; {
+		case read && s.heardBack():
 			return min(0.95+0.01*float64(s.reports), 0.99), true
+		case read, s.port == reportPort && n >= d.cfg.MinReporters && !s.heardBack():
+			return min(0.7+0.02*float64(n), oneWay), true
 		case s.port == reportPort && n >= d.cfg.MinReporters:
 			return min(0.7+0.02*float64(n), 0.9), true
 		}
@@ -369,8 +446,10 @@ func (d *Detector) known(s *server) (confidence float64, ok bool) {
 		return 0.95, true
 	case s.behind >= d.cfg.MinDevices:
 		return min(0.8+0.03*float64(n), 0.95), true
-	case n > d.cfg.MinDevices && 8*first <= n:
-		return min(0.7+0.03*float64(n), 0.9), true
+	case n > d.cfg.MinDevices && 8*first <= n && len(s.guessers) > d.cfg.MinDevices:
+		// No report was seen. Two systems that manage the same devices would have
+		// one guesser; a bot that is always late is still a bot.
+		return 0.6, true
 	}
 	return 0, false
 }
@@ -387,14 +466,14 @@ func (d *Detector) heard(s *server, b *event.Batch, f *event.Flow, report func(*
 		return
 	}
 	if s.id == (finding.ID{}) {
-		s.id = finding.NewID("iotbot."+s.role, s.addr, s.role, s.first)
+		s.id = finding.NewID("iotbot."+s.role, s.addr, strconv.Itoa(int(s.port)), s.first)
 		s.said = s.last
 	}
 	if len(s.evidence) == 0 {
 		s.evidence = append(s.evidence, b.Line(f))
 	}
-	if s.reportedAt == 0 || weight >= 2*s.reportedN || s.last.Sub(s.reportedAt) >= d.cfg.Update {
-		s.reportedAt, s.reportedN = s.last, weight
+	if s.reportedAt == 0 || weight >= 2*s.reportedN || confidence > oneWay && s.sure <= oneWay || s.last.Sub(s.reportedAt) >= d.cfg.Update {
+		s.reportedAt, s.reportedN, s.sure = s.last, weight, confidence
 		report(d.finding(s, confidence, false))
 	}
 }
@@ -405,8 +484,9 @@ func (d *Detector) order(c Command, b *event.Batch, f *event.Flow, p string, rep
 	from := endpoint{f.Src, f.SrcPort}
 	key := f.Src.String() + "\x00" + p
 	o, ok := d.orders.get(key)
-	if ok && f.Seen.Sub(o.last) > time.Duration(c.Seconds)*time.Second {
-		ok = false // the same again, later
+	if ok && f.Seen > o.end() { // the same again, later
+		d.finish(o, report)
+		ok = false
 	}
 	if !ok {
 		o = &order{Command: c, server: from, first: f.First, bots: map[event.Addr]bool{}}
@@ -422,39 +502,50 @@ func (d *Detector) order(c Command, b *event.Batch, f *event.Flow, p string, rep
 	if len(o.evidence) < 2 {
 		o.evidence = append(o.evidence, b.Line(f))
 	}
-	s, known := d.servers.get(from)
-	known = known && s.handshakes > 0
-	if known {
+	if s := d.find(from, "c2", f.Seen); s != nil {
 		s.orders++
 		d.heard(s, b, f, report)
+		o.sure, _ = d.known(s)
+	} else if len(o.bots) >= 2 && o.sure == 0 {
+		o.sure = 0.6 // a few forged packets could say as much
 	}
-	if (known || len(o.bots) >= 2) && len(o.bots) >= max(2*o.said, 1) {
+	if o.sure > 0 && len(o.bots) >= max(2*o.said, 1) {
 		o.said = len(o.bots)
-		d.announce(o, known, report)
+		d.announce(o, report)
+	}
+}
+
+// finish reports the end of an order that was reported.
+func (d *Detector) finish(o *order, report func(*finding.Finding)) {
+	if o.said > 0 {
+		o.ended = true
+		d.announce(o, report)
+	}
+}
+
+// end reports the end of a server that was reported.
+func (d *Detector) end(s *server, report func(*finding.Finding)) {
+	if confidence, ok := d.known(s); ok && s.reported() {
+		report(d.finding(s, confidence, true))
 	}
 }
 
 // Advance reports what has ended and forgets it.
 func (d *Detector) Advance(now event.Time, report func(*finding.Finding)) {
 	gone := func(s *server) bool {
-		if now.Sub(s.last) <= d.cfg.Quiet {
+		if !d.silent(s, now) {
 			return false
 		}
-		if confidence, ok := d.known(s); ok && s.id != (finding.ID{}) {
-			report(d.finding(s, confidence, true))
-		}
+		d.end(s, report)
 		return true
 	}
-	d.servers.drop(func(_ endpoint, s *server) bool { return gone(s) })
+	d.servers.drop(func(_ part, s *server) bool { return gone(s) })
 	d.loaders.drop(func(_ event.Addr, s *server) bool { return gone(s) })
 	d.orders.drop(func(_ string, o *order) bool {
 		if now <= o.end() {
 			return false
 		}
-		if o.said > 0 {
-			o.ended = true
-			d.announce(o, true, report)
-		}
+		d.finish(o, report)
 		return true
 	})
 }
@@ -477,16 +568,10 @@ func (o *order) end() event.Time { return o.last.Add(time.Duration(o.Seconds) * 
 // Usage returns the state held.
 func (d *Detector) Usage() detect.Usage {
 	u := detect.Usage{
-		Entries: d.servers.len() + d.loaders.len() + d.guessed.len() + d.told.len() + d.orders.len(),
-		Evicted: d.servers.evicted + d.loaders.evicted + d.guessed.evicted + d.told.evicted + d.orders.evicted,
+		Entries: d.servers.len() + d.loaders.len() + d.guessed.len() + d.told.len() + d.first.len() + d.orders.len(),
+		Evicted: d.servers.evicted + d.loaders.evicted + d.guessed.evicted + d.told.evicted + d.first.evicted + d.orders.evicted + d.refused,
 	}
-	u.Bytes = 100 * (d.guessed.len() + d.told.len())
-	for _, s := range d.servers.all() {
-		u.Bytes += 500 + 40*len(s.clients)
-	}
-	for _, s := range d.loaders.all() {
-		u.Bytes += 500 + 40*len(s.clients)
-	}
+	u.Bytes = 100*(d.guessed.len()+d.told.len()+d.first.len()) + 700*(d.servers.len()+d.loaders.len()) + 40*d.clients
 	for _, o := range d.orders.all() {
 		u.Bytes += 1500 + 40*len(o.bots)
 	}

@@ -1,14 +1,19 @@
 package botnet
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
 // recent is a map of at most max entries; the one that was put first goes when
 // another comes.
 type recent[K comparable, V any] struct {
 	max     int
 	entries map[K]V
-	queue   []K // in the order in which they were put; some may be gone
+	queue   []K // in the order in which they were put
 	evicted uint64
+	keep    func(V) bool // if set: those that stay as long as others can go
+	gone    func(V)      // if set: is told what went
 }
 
 func newRecent[K comparable, V any](max int) recent[K, V] {
@@ -23,16 +28,26 @@ func (r *recent[K, V]) get(k K) (V, bool) {
 // put sets the value of k. One that was there keeps its turn.
 func (r *recent[K, V]) put(k K, v V) {
 	if _, known := r.entries[k]; !known {
-		for len(r.entries) >= r.max {
-			if _, there := r.entries[r.queue[0]]; there {
-				delete(r.entries, r.queue[0])
-				r.evicted++
-			}
-			r.queue = r.queue[1:]
+		if len(r.entries) >= r.max {
+			r.evict()
 		}
 		r.queue = append(r.queue, k)
 	}
 	r.entries[k] = v
+}
+
+// evict removes the first entry that need not be kept, of a few, or the first.
+func (r *recent[K, V]) evict() {
+	for range min(64, len(r.queue)) {
+		k := r.queue[0]
+		if r.keep == nil || !r.keep(r.entries[k]) {
+			break
+		}
+		r.queue = append(r.queue[1:], k)
+	}
+	r.remove(r.queue[0])
+	r.queue = r.queue[1:]
+	r.evicted++
 }
 
 func (r *recent[K, V]) len() int { return len(r.entries) }
@@ -41,7 +56,7 @@ func (r *recent[K, V]) len() int { return len(r.entries) }
 func (r *recent[K, V]) all() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		for _, k := range r.queue {
-			if v, ok := r.entries[k]; ok && !yield(k, v) {
+			if !yield(k, r.entries[k]) {
 				return
 			}
 		}
@@ -50,15 +65,20 @@ func (r *recent[K, V]) all() iter.Seq2[K, V] {
 
 // drop removes the entries for which gone is true.
 func (r *recent[K, V]) drop(gone func(K, V) bool) {
-	queue := r.queue[:0:0]
-	for k, v := range r.all() {
-		if gone(k, v) {
-			delete(r.entries, k)
-		} else {
-			queue = append(queue, k)
+	r.queue = slices.DeleteFunc(r.queue, func(k K) bool {
+		if !gone(k, r.entries[k]) {
+			return false
 		}
+		r.remove(k)
+		return true
+	})
+}
+
+func (r *recent[K, V]) remove(k K) {
+	if r.gone != nil {
+		r.gone(r.entries[k])
 	}
-	r.queue = queue
+	delete(r.entries, k)
 }
 
 // values yields the values in the order in which they were put.

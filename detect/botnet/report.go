@@ -2,6 +2,7 @@ package botnet
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -10,14 +11,18 @@ import (
 	"noroshi/finding"
 )
 
-const version = 1
+const version = 2
 
 // finding words what is known of a server.
 func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.Finding {
 	rule := "iotbot." + s.role
 	n := len(s.clients)
+	severity := finding.High
+	if confidence <= oneWay {
+		severity = finding.Medium
+	}
 	f := &finding.Finding{
-		ID: s.id, Rule: rule, Version: version, Family: "mirai", Severity: finding.High, Confidence: confidence,
+		ID: s.id, Rule: rule, Version: version, Family: "mirai", Severity: severity, Confidence: confidence,
 		Subject: finding.Host(s.addr, s.role, d.net.At(s.net).Name), PeerCount: uint64(n),
 		First: s.first, Last: max(s.last, s.first), Said: max(s.reportedAt, s.said), Ended: ended,
 		Cause:   finding.Cause{Kind: "iotbot", Key: "mirai/" + s.role + "/" + s.addr.String()},
@@ -27,9 +32,9 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 	for _, a := range s.list {
 		f.Peers = append(f.Peers, finding.Host(a, "bot", d.net.At(d.net.Lookup(a)).Name))
 	}
-	atLeast := ""
+	bots, hosts, hostsJa := finding.Count(n, "bot", "bots"), finding.Count(n, "host", "hosts"), finding.Grouped(n)+"台"
 	if s.overflow {
-		atLeast = "at least "
+		bots, hostsJa = "at least "+bots, hostsJa+"以上"
 	}
 	add := func(what string, v, limit float64, unit string) {
 		f.Measured = append(f.Measured, finding.Measure{What: what, Value: v, Limit: limit, Unit: unit})
@@ -39,16 +44,16 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 		add("hosts that opened a bot's session with it", float64(n), 2, "hosts")
 		add("keep-alives from both sides", float64(min(s.pulses, s.answers)), 0, "packets")
 		f.Title = finding.Text{
-			En: fmt.Sprintf("%s:%d controls %s%d bots", s.addr, s.port, atLeast, n),
-			Ja: fmt.Sprintf("%s:%dは%d台のボットのC&Cサーバー", s.addr, s.port, n),
+			En: fmt.Sprintf("%s controls %s", s.endpoint, bots),
+			Ja: fmt.Sprintf("%sは%sのボットを操るC&Cサーバー", s.endpoint, hostsJa),
 		}
 		f.Why = finding.Text{
-			En: fmt.Sprintf("%d hosts began with a Mirai bot's first words (00 00 00 01) on port %d; %d keep-alives and %d answers followed.", n, s.port, s.pulses, s.answers),
-			Ja: fmt.Sprintf("%d台が%d番ポートへMiraiボットの最初の発話(00 00 00 01)を送り、キープアライブ%d回と応答%d回が続いた。", n, s.port, s.pulses, s.answers),
+			En: fmt.Sprintf("A Mirai bot's first words (00 00 00 01) came from %s to port %d; %s and %s followed.", hosts, s.port, finding.Count(s.pulses, "keep-alive", "keep-alives"), finding.Count(s.answers, "answer", "answers")),
+			Ja: fmt.Sprintf("%sが%d番ポートへMiraiボットの接続開始を示す4バイト(00 00 00 01)を送信した。その後のキープアライブは%d回、応答は%d回。", hostsJa, s.port, s.pulses, s.answers),
 		}
 		if s.named != "" {
 			f.Why.En += fmt.Sprintf(" One calls itself %q.", s.named)
-			f.Why.Ja += fmt.Sprintf("ボットは自らを%qと名乗った。", s.named)
+			f.Why.Ja += fmt.Sprintf("ボットは識別名として%qを送信した。", s.named)
 		}
 		if s.orders > 0 {
 			add("attack commands given", float64(s.orders), 0, "commands")
@@ -57,22 +62,22 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 		add("hosts that reported to it", float64(n), float64(d.cfg.MinReporters), "hosts")
 		add("reports read: address, port, user and password of a device", float64(s.reports), 0, "reports")
 		f.Title = finding.Text{
-			En: fmt.Sprintf("%s:%d gathers what %s%d bots find", s.addr, s.port, atLeast, n),
-			Ja: fmt.Sprintf("%s:%dは%d台のボットのスキャン結果受信サーバー", s.addr, s.port, n),
+			En: fmt.Sprintf("%s gathers what %s found", s.endpoint, bots),
+			Ja: fmt.Sprintf("%sは%sのボットからスキャン結果を集めるサーバー", s.endpoint, hostsJa),
 		}
 		f.Why = finding.Text{
-			En: fmt.Sprintf("%d hosts each sent it a few octets on port %d; %d of them were read as scan reports.", n, s.port, s.reports),
-			Ja: fmt.Sprintf("%d台が%d番ポートへ数十バイトを送信し、うち%d件をスキャン結果報告として解読した。", n, s.port, s.reports),
+			En: fmt.Sprintf("A few octets came from %s to port %d; %s could be read.", hosts, s.port, finding.Count(s.reports, "scan report", "scan reports")),
+			Ja: fmt.Sprintf("%sが%d番ポートへ数十バイトを送信し、%d件をスキャン結果の報告として解読した。", hostsJa, s.port, s.reports),
 		}
 	default:
 		add("devices it logged in to after another host had guessed the password", float64(n), float64(d.cfg.MinDevices), "devices")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("%s infects devices that others found (%d so far)", s.addr, n),
-			Ja: fmt.Sprintf("%sは他のボットが見つけた機器(これまで%d台)を感染させるローダー", s.addr, n),
+			Ja: fmt.Sprintf("%sは他のボットが見つけた機器を感染させるローダー(これまで%d台)", s.addr, n),
 		}
 		f.Why = finding.Text{
-			En: fmt.Sprintf("It logged in to %d devices shortly after another host had guessed their password; in %d cases that host was seen to report it.", n, s.behind),
-			Ja: fmt.Sprintf("他のホストがパスワードを推測した直後に、%d台の機器へログインした(うち%d台ではその報告も観測)。", n, s.behind),
+			En: fmt.Sprintf("It logged in to %s shortly after another host had guessed the password; that this was reported was seen %s.", finding.Count(n, "device", "devices"), finding.Count(s.behind, "time", "times")),
+			Ja: fmt.Sprintf("他のホストがパスワードを推測した直後に、%d台の機器へログインした(うち%d台では推測結果の報告も観測)。", n, s.behind),
 		}
 		if s.token != "" {
 			f.Why.En += fmt.Sprintf(" There it asked busybox for %q, which is how it tells that a shell answers.", s.token)
@@ -83,12 +88,22 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 			f.Why.Ja += fmt.Sprintf("本体の配布元は%s。", s.download)
 		}
 	}
+	if !s.heardBack() {
+		f.Why.En += " Nothing that it sent was seen: forged packets could say as much."
+		f.Why.Ja += "このサーバーからの通信は未観測であり、送信元を詐称したパケットの可能性も残る。"
+	}
 	return f
 }
 
+func (e endpoint) String() string { return netip.AddrPortFrom(e.addr.Std(), e.port).String() }
+
 // announce reports the attacks that an order is for.
-func (d *Detector) announce(o *order, known bool, report func(*finding.Finding)) {
+func (d *Detector) announce(o *order, report func(*finding.Finding)) {
 	vector := vectorOf(o.Vector)
+	severity := finding.Critical
+	if o.sure <= oneWay {
+		severity = finding.High
+	}
 	for i, t := range o.Targets {
 		if i == maxAnnounced {
 			break
@@ -97,7 +112,7 @@ func (d *Detector) announce(o *order, known bool, report func(*finding.Finding))
 		victim := finding.Subject{Addr: target, Bits: t.Bits, Role: "victim", Network: d.net.At(d.net.Lookup(t.Addr)).Name}
 		f := &finding.Finding{
 			ID:   finding.NewID("iotbot.announced", target, fmt.Sprint(o.server, vector.ID, t.Bits), o.first),
-			Rule: "iotbot.announced", Version: version, Family: "mirai", Severity: finding.Critical, Confidence: 0.9,
+			Rule: "iotbot.announced", Version: version, Family: "mirai", Severity: severity, Confidence: o.sure,
 			Subject: victim, PeerCount: uint64(len(o.bots)) + 1,
 			First: o.first, Last: max(o.last, o.first), Said: o.last, Ended: o.ended,
 			Cause:   finding.Cause{Kind: "iotbot", Key: "announced/" + vector.Flood, Target: target, Bits: t.Bits},
@@ -108,9 +123,6 @@ func (d *Detector) announce(o *order, known bool, report func(*finding.Finding))
 				{What: "how long the attack is to last", Value: float64(o.Seconds), Unit: "s"},
 			},
 		}
-		if known {
-			f.Confidence = 0.99
-		}
 		f.Peers = []finding.Subject{finding.Host(o.server.addr, "c2", d.net.At(d.net.Lookup(o.server.addr)).Name)}
 		for _, a := range o.told() {
 			f.Peers = append(f.Peers, finding.Host(a, "bot", d.net.At(d.net.Lookup(a)).Name))
@@ -118,7 +130,7 @@ func (d *Detector) announce(o *order, known bool, report func(*finding.Finding))
 		end := o.first.Add(time.Duration(o.Seconds) * time.Second).Std().Format("15:04:05 UTC")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("Attack announced: %s on %s until %s", vector.Name, victim, end),
-			Ja: fmt.Sprintf("攻撃予告を検知: %s宛て%s(%sまで)", victim, vector.Name, end),
+			Ja: fmt.Sprintf("攻撃命令を検知: %s宛ての%s(%sまで)", victim, vector.Name, end),
 		}
 		detail, detailJa := "", ""
 		if p := o.option(optionPort); p != "" {
@@ -128,7 +140,7 @@ func (d *Detector) announce(o *order, known bool, report func(*finding.Finding))
 			detail, detailJa = detail+", domain "+name, detailJa+"、ドメイン"+name
 		}
 		f.Why = finding.Text{
-			En: fmt.Sprintf("The control server %s told %d bots to send a %s for %d s (%d targets%s).", o.server.addr, len(o.bots), vector.Name, o.Seconds, len(o.Targets), detail),
+			En: fmt.Sprintf("The control server %s told %s to send a %s for %d s (%s%s).", o.server.addr, finding.Count(len(o.bots), "bot", "bots"), vector.Name, o.Seconds, finding.Count(len(o.Targets), "target", "targets"), detail),
 			Ja: fmt.Sprintf("C&Cサーバー%sが%d台のボットに%sを%d秒間送るよう命令した(対象%d件%s)。", o.server.addr, len(o.bots), vector.Name, o.Seconds, len(o.Targets), detailJa),
 		}
 		report(f)
@@ -196,7 +208,7 @@ var texts = map[string]text{
 var Spec = detect.Spec{
 	Name: "botnet", Version: version,
 	Rules:        rules(),
-	Memory:       "At most max_servers servers and as many loaders, each with at most max_clients clients of 40 octets; max_devices guessed devices and reporters of 100 octets; 1,024 orders. The one that came first goes, and is counted.",
+	Memory:       "At most max_servers servers and as many loaders, each with at most max_clients clients of 40 octets; max_devices guessed devices and reporters of 100 octets; 1,024 orders; 1,048,576 clients of all servers. The one that came first goes, one that was reported last, and is counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f (bot/scanner.c, bot/main.c, bot/attack.c, loader, cnc/attack.go)",
 	Requirements: []string{"R24", "R35", "R38", "R40"},
 	Config:       defaults,

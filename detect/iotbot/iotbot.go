@@ -48,7 +48,7 @@ type Config struct {
 	// that was seen often has after 50 times its usual gap.
 	MaxQuiet time.Duration `yaml:"max_quiet"`
 	// MaxHosts and MaxSuspects bound memory: hosts that tried something (32
-	// octets each), and suspects (about 1 kB each).
+	// octets each), and suspects (about 1.5 kB each).
 	MaxHosts    int `yaml:"max_hosts"`
 	MaxSuspects int `yaml:"max_suspects"`
 }
@@ -91,7 +91,6 @@ type Detector struct {
 	hand      int // where the search for a place goes on
 	suspected filter
 
-	now     event.Time
 	swept   event.Time
 	refused uint64
 }
@@ -101,11 +100,13 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	const hour = 3600 // ticks
+	// What a host did an hour ago is forgotten; the table must keep it for a little
+	// longer, because records of others may run ahead of it.
+	const kept = memory + 300
 	d := &Detector{
 		cfg: cfg, net: env.Network, known: env.Network.Known(),
-		probers:  hosttable.New[trace](cfg.MaxHosts, hour, env.Seed),
-		echoes:   hosttable.New[trace](max(cfg.MaxHosts/8, 1024), hour, env.Seed),
+		probers:  hosttable.New[trace](cfg.MaxHosts, kept, env.Seed),
+		echoes:   hosttable.New[trace](max(cfg.MaxHosts/8, 1024), kept, env.Seed),
 		suspects: []*suspect{nil},
 	}
 	for _, s := range intel.Surveys() {
@@ -119,10 +120,14 @@ func newDetector(env detect.Env) (detect.Detector, error) {
 	return d, nil
 }
 
+// memory is for how many ticks what a host without books did is remembered.
+const memory = 3600
+
 // trace is what is remembered of a host without books.
 type trace struct {
 	places uint32 // of targets, by hash
-	level  uint32 // of suspicion
+	level  uint16 // of suspicion
+	strong uint16 // targets on services of devices or servers
 }
 
 // watch is what is known of a TCP port as a target.
@@ -135,6 +140,9 @@ const (
 	web
 	watches
 )
+
+// strong reports whether hardly any subscriber tries the service on many hosts.
+func (w watch) strong() bool { return w == device || w == server }
 
 // watched is the kind and the name of each TCP port's service.
 var watched = func() (w [1 << 16]struct {
@@ -153,12 +161,24 @@ var watched = func() (w [1 << 16]struct {
 // suspicion is what one new target adds to a host's level; at full it becomes a
 // suspect: for strangers after four addresses on a service of devices, or a
 // dozen websites.
-var suspicion = [watches]uint32{other: 1, device: 3, server: 3, web: 1}
+var suspicion = [watches]uint16{other: 1, device: 3, server: 3, web: 1}
 
 const full = 12
 
 // isRaw reports whether a SYN has no options, as no ordinary stack sends it.
 func isRaw(f *event.Flow) bool { return f.Marks&event.NoOptions != 0 || f.Bytes == 40*f.Packets }
+
+// isMarked reports whether a SYN is one of Mirai's scanner: the mark in a packet
+// without options. Ordinary SYNs, which have options, bear it by chance, one in
+// 2^32.
+func isMarked(f *event.Flow) bool {
+	return f.Marks&event.SeqIsDst != 0 && (isRaw(f) || f.Marks&event.BadOffset != 0)
+}
+
+// isBare reports whether a flow has no room for more than TCP headers: some
+// routers export the flags of the first packet only, and then whole
+// conversations look like attempts.
+func isBare(f *event.Flow) bool { return f.Bytes <= 100*f.Packets }
 
 // tick is the clock of the tables, in seconds; never 0.
 func tick(t event.Time) uint32 { return uint32(t/1e9) | 1 }
@@ -179,7 +199,6 @@ func (m *filter) set(a *event.Addr)      { i, bit := m.place(a); m[i] |= bit }
 func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 	for i := range b.Flows {
 		f := &b.Flows[i]
-		d.now = max(d.now, f.Seen)
 		switch f.Proto {
 		case event.TCP:
 			if f.Marks&event.Fragment == 0 {
@@ -187,8 +206,8 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 			}
 		case event.UDP:
 			if f.Marks&event.ForSrc != 0 && d.suspected.has(&f.Src) {
-				if s := d.suspectOf(&f.Src, d.probers); s != nil {
-					s.chatter(b, f)
+				if s := d.suspectOf(&f.Src, f.Seen, d.probers); s != nil {
+					s.chatter(f)
 				}
 			}
 		case event.ICMP:
@@ -205,11 +224,11 @@ func (d *Detector) tcp(b *event.Batch, f *event.Flow, report func(*finding.Findi
 	const handshake = event.SYN | event.ACK
 	switch {
 	case f.TCPFlags&handshake == event.SYN:
-		if f.Marks&event.ForSrc != 0 && f.Samples() <= 8 {
+		if f.Marks&event.ForSrc != 0 && f.Samples() <= 8 && isBare(f) {
 			d.probe(b, f, report)
 		}
 		if f.Marks&event.ForDst != 0 && d.suspected.has(&f.Dst) {
-			if s := d.suspectOf(&f.Dst, d.echoes); s != nil {
+			if s := d.suspectOf(&f.Dst, f.Seen, d.echoes); s != nil {
 				s.solicited++
 			}
 		}
@@ -217,60 +236,67 @@ func (d *Detector) tcp(b *event.Batch, f *event.Flow, report func(*finding.Findi
 	case f.TCPFlags&(event.FIN|event.PSH) == 0 && f.SrcNet == 0 && (f.TCPFlags&handshake == handshake || f.TCPFlags&(event.RST|event.SYN) == event.RST) && f.Samples() <= 8:
 		d.echo(b, f, report)
 	case d.suspected.has(&f.Src):
-		if s := d.suspectOf(&f.Src, d.probers); s != nil {
+		if s := d.suspectOf(&f.Src, f.Seen, d.probers); s != nil {
 			d.conversation(s, b, f, report)
 		}
-		if s := d.suspectOf(&f.Src, d.echoes); s != nil {
+		if s := d.suspectOf(&f.Src, f.Seen, d.echoes); s != nil {
 			s.busy++
 		}
 	}
 }
 
-func (d *Detector) suspectOf(a *event.Addr, in *hosttable.Table[trace]) *suspect {
+// suspectOf returns the books of a host that is not over at the time, or nil.
+func (d *Detector) suspectOf(a *event.Addr, at event.Time, in *hosttable.Table[trace]) *suspect {
 	if e := in.Find(a); e != nil && e.Slot != 0 {
-		return d.suspects[e.Slot]
+		if s := d.suspects[e.Slot]; !s.over(at, d.cfg) {
+			return s
+		}
 	}
 	return nil
 }
 
 // probe notes an attempt to connect.
 func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
-	now := tick(d.now)
+	now := tick(f.Seen)
 	e, touched := d.probers.Get(&f.Src, now)
 	if e.Slot != 0 {
 		d.expire(e.Slot, f, report)
 	}
 	if e.Slot == 0 {
-		if touched != 0 && now > touched+3600 {
+		if touched != 0 && now > touched+memory {
 			e.V = trace{}
 		}
 		before := bits.OnesCount32(e.V.places)
-		earlier := before
+		earlier, strong := before, int(e.V.strong)
 		bit := uint32(1) << ((f.Dst.Hash(2) + event.Mix(uint64(f.DstPort))) % 32)
 		if e.V.places&bit == 0 {
 			e.V.places |= bit
 			kind := watched[f.DstPort].kind
 			e.V.level += suspicion[kind]
+			if kind.strong() {
+				e.V.strong++
+			}
 			if isRaw(f) {
 				e.V.level += 2
 			}
-			if (kind == device || kind == server) && (!d.known || f.SrcNet != 0) {
+			if kind.strong() && (!d.known || f.SrcNet != 0) {
 				// Few subscribers ever do: every target counts, and none before.
-				e.V.level, before = full, 0
+				e.V.level, before, strong = full, 0, 0
 			}
 		}
-		if e.V.level < full && f.Marks&event.SeqIsDst == 0 {
+		if e.V.level < full && !isMarked(f) {
 			return
 		}
 		if e.Slot = d.open(f.Src, f.SrcNet, f.Seen, false); e.Slot == 0 {
 			return
 		}
-		if d.suspects[e.Slot].earlier = earlier; e.V.level >= full {
-			d.suspects[e.Slot].before = before
+		s := d.suspects[e.Slot]
+		if s.earlier = earlier; e.V.level >= full {
+			s.before, s.beforeStrong = before, strong
 		}
 	}
 	s := d.suspects[e.Slot]
-	if s.probe(b, f) && d.isDark(f) {
+	if s.probe(b, f) && (watched[f.DstPort].kind.strong() || isRaw(f)) && d.isDark(f) {
 		s.dark++
 	}
 	d.judge(s, report)
@@ -279,7 +305,7 @@ func (d *Detector) probe(b *event.Batch, f *event.Flow, report func(*finding.Fin
 // quote notes an ICMP error that quotes a packet with Mirai's mark: its
 // destination sent that packet.
 func (d *Detector) quote(b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
-	e, _ := d.probers.Get(&f.Dst, tick(d.now))
+	e, _ := d.probers.Get(&f.Dst, tick(f.Seen))
 	if e.Slot != 0 {
 		d.expire(e.Slot, f, report)
 	}
@@ -297,9 +323,9 @@ func (d *Detector) quote(b *event.Batch, f *event.Flow, report func(*finding.Fin
 
 // conversation notes an answered attempt of a suspect, and what it says there.
 func (d *Detector) conversation(s *suspect, b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
-	if watched[f.DstPort].kind != other || s.tried(f.DstPort) {
+	if kind := watched[f.DstPort].kind; kind != other || s.tried(f.DstPort) {
 		h := f.Dst.Hash(3)
-		s.answered[h>>6&3] |= 1 << (h & 63)
+		s.answered[kind][h>>6&3] |= 1 << (h & 63)
 	}
 	if f.Payload.Len > 0 && s.exploit == nil {
 		if x := exploitOf(b.Text(f.Payload), f.DstPort); x != nil {
@@ -312,12 +338,12 @@ func (d *Detector) conversation(s *suspect, b *event.Batch, f *event.Flow, repor
 
 // echo notes an answer that may not have been asked for.
 func (d *Detector) echo(b *event.Batch, f *event.Flow, report func(*finding.Finding)) {
-	e, before := d.echoes.Get(&f.Src, tick(d.now))
+	e, before := d.echoes.Get(&f.Src, tick(f.Seen))
 	if e.Slot != 0 {
 		d.expire(e.Slot, f, report)
 	}
 	if e.Slot == 0 {
-		if before != 0 && tick(d.now) > before+3600 {
+		if before != 0 && tick(f.Seen) > before+memory {
 			e.V = trace{}
 		}
 		e.V.places |= 1 << (f.Dst.Hash(2) % 32)

@@ -22,6 +22,9 @@ type verdict struct {
 	severity   finding.Severity
 	confidence float64
 	likelihood mix
+	n          int     // addresses tried on the services in question
+	share      float64 // of them did not answer
+	hearsay    bool    // nothing but what ICMP errors quote
 }
 
 // judge reports s when there is something new to say of it.
@@ -31,7 +34,7 @@ func (d *Detector) judge(s *suspect, report func(*finding.Finding)) {
 		if d.devices(s, report); 2*total < 3*s.judgedN && s.last.Sub(s.reportedAt) < d.cfg.Update {
 			return
 		}
-	} else if s.marked+s.quotes == 0 && s.exploit == nil && total > 64 && total%8 != 0 {
+	} else if s.marks() == 0 && s.exploit == nil && total > 64 && total%8 != 0 {
 		return // it changes slowly
 	}
 	v, ok := d.verdict(s)
@@ -92,34 +95,39 @@ func (d *Detector) verdict(s *suspect) (verdict, bool) {
 	if s.isEcho {
 		return d.backscatter(s)
 	}
+	v := verdict{rule: "iotbot.scan", role: "bot", likelihood: s.mix()}
+	v.n = s.n()
+	v.share = failed(v.n, count256(&s.answered[other]))
 	if name, found := d.surveys.Lookup(s.addr.Std()); found && s.marked+s.quotes == 0 {
-		return verdict{rule: "scan.survey", role: "scanner", survey: name, confidence: 0.95}, s.n() >= d.cfg.MinTargets
+		v.rule, v.role, v.survey, v.confidence = "scan.survey", "scanner", name, 0.95
+		_, v.share = s.silence(other, device, server, web)
+		return v, v.n >= d.cfg.MinTargets
 	}
-	v := verdict{rule: "iotbot.scan", role: "bot"}
-	v.likelihood = s.mix()
-	n, share := s.n(), s.failShare()
-	silent := float64(n) * share
-	switch bot, scan := d.searching(s, n, share); {
-	case s.marked+s.quotes > 0:
-		v.confidence = 1 - 0.01*math.Pow(0.1, float64(min(s.marked+s.quotes, 4)-1))
-	case s.exploit != nil && silent >= 1:
+	bot, scan := d.searching(s, &v)
+	silent := float64(v.n) * v.share
+	switch {
+	case s.marks() > 0:
+		v.confidence = 1 - 0.01*math.Pow(0.1, float64(min(s.marks(), 4)-1))
+	case s.exploit != nil && silent >= 3:
 		v.confidence = 0.95
 	case bot || scan:
 		// Each address that does not answer is evidence of 1.4 nats (Jung et al.
 		// 2004: 80 % of an honest host's first attempts succeed, 20 % of a
 		// scanner's), but they aren't independent: an outage silences many. So
 		// they count a tenth.
-		v.confidence = 0.97 * (1 - math.Exp(-0.14*silent)*(1-share/2))
+		v.confidence = 0.97 * (1 - math.Exp(-0.14*silent)*(1-v.share/2))
 		if !bot {
 			v.rule, v.role = "scan.horizontal", "scanner"
 		}
 	case d.vertical(s):
 		v.rule, v.role, v.confidence = "scan.vertical", "scanner", 0.9
+	case s.quotes >= minQuotes:
+		v.hearsay, v.confidence = true, 0.6
 	default:
 		return v, false
 	}
-	v.known, v.family, v.wave = s.family(v.likelihood)
-	if v.rule == "iotbot.scan" && s.marked+s.quotes == 0 && s.exploit == nil {
+	v.known, v.family, v.wave = s.family(&v)
+	if v.rule == "iotbot.scan" && s.marks() == 0 && s.exploit == nil && !v.hearsay {
 		switch identified := v.family == "mirai"; {
 		case identified:
 			v.confidence = max(v.confidence, 0.98)
@@ -134,11 +142,15 @@ func (d *Detector) verdict(s *suspect) (verdict, bool) {
 	return v, true
 }
 
+// minQuotes is how many ICMP errors must quote Mirai's mark where no raw SYN of
+// the host was seen.
+const minQuotes = 3
+
 func (d *Detector) severity(s *suspect, v *verdict) finding.Severity {
 	switch {
 	case v.rule == "iotbot.scan" && !d.own(s):
 		return finding.Low
-	case v.rule == "iotbot.scan" && v.known != nil && !v.known.Floods:
+	case v.rule == "iotbot.scan" && (v.hearsay || v.known != nil && !v.known.Floods):
 		return finding.Medium
 	case v.rule == "iotbot.scan":
 		return finding.High
@@ -148,34 +160,71 @@ func (d *Detector) severity(s *suspect, v *verdict) finding.Severity {
 	return finding.Medium
 }
 
+// crowd is how many times as many targets it takes behind an address that many
+// subscribers share: the failures of each add up.
+const crowd = 8
+
 // searching reports whether the books are those of a host that looks for
-// others, as a bot does (bot) or as a scanner or a worm among PCs does (scan).
-func (d *Detector) searching(s *suspect, n int, share float64) (bot, scan bool) {
-	c := d.cfg
-	if share < c.FailShare {
+// others, as a bot does (bot) or as a scanner or a worm among PCs does (scan),
+// and notes in v what it tried of the kind that decides.
+func (d *Detector) searching(s *suspect, v *verdict) (bot, scan bool) {
+	c, raw, shared := d.cfg, s.isRawScanner(), s.network.Kind == network.Shared
+	devices, strong := s.fresh[device], s.fresh[device]+s.fresh[server]
+	total := strong + s.fresh[other] + s.fresh[web] + s.before - s.beforeStrong
+	kinds := []watch{device, server}
+	if raw { // no ordinary stack asks for a website without a TCP option
+		devices, strong, kinds = devices+s.fresh[web], strong+s.fresh[web], []watch{device, server, web}
+	}
+	minTargets, dark := c.MinTargets, max(c.MinTargets/2, 4)
+	if shared && !raw {
+		minTargets, dark = crowd*minTargets, crowd*dark
+	}
+	if n, share := s.silence(kinds...); strong > 0 {
+		v.n, v.share = n+s.beforeStrong, share
+		silent := int(float64(v.n)*share + 0.5)
+		isBot, all := 2*devices >= strong, strong+s.beforeStrong
+		switch {
+		case share < c.FailShare:
+		case s.dark >= dark, all >= minTargets && silent >= minTargets && 4*all >= total+s.beforeStrong:
+			return isBot, true
+		}
+	}
+	if s.marks() > 0 || shared {
 		return false, false
 	}
-	devices, strong := s.fresh[device], s.fresh[device]+s.fresh[server]
-	if 10*s.plain >= 9*s.probes { // no ordinary stack asks for a website without a TCP option
-		devices, strong = devices+s.fresh[web], strong+s.fresh[web]
-	}
-	total := strong + s.fresh[other]
-	if 10*s.plain < 9*s.probes {
-		total += s.fresh[web]
-	}
+	// What is left is asked for by everybody, and must be tried all over the world.
 	wide := places(&s.octets)
-	silent := int(float64(n)*share + 0.5)
-	switch {
-	case s.dark >= max(c.MinTargets/2, 4) && strong > 0:
-		return 2*devices >= strong, true
-	case strong+s.before >= c.MinTargets && silent >= c.MinTargets && 4*strong >= total:
-		return 2*devices >= strong, true
-	case s.fresh[web]+s.before >= c.MinTargetsWeb && silent >= c.MinTargetsWeb && share >= 0.9 && wide >= 60 && 2*s.fresh[web] >= total:
-		return true, true
-	case s.fresh[other]+s.before >= c.MinTargetsOther && silent >= c.MinTargetsOther && share >= 0.9 && (wide >= 20 || !s.addr.Is4()) && 10*s.ports[0].n >= 8*s.probes:
-		return false, true
+	before := s.before - s.beforeStrong
+	if n, share := s.silence(web); n+before >= c.MinTargetsWeb {
+		silent := int(float64(n+before)*share + 0.5)
+		if silent >= c.MinTargetsWeb && share >= 0.9 && wide >= 60 && 2*(s.fresh[web]+before) >= total && 4*s.attempts(everybody) < s.probes {
+			v.n, v.share = n+before, share
+			return true, true
+		}
+	}
+	if n, share := s.silence(other); n+before >= c.MinTargetsOther {
+		silent := int(float64(n+before)*share + 0.5)
+		if silent >= c.MinTargetsOther && share >= 0.9 && (wide >= 20 || !s.addr.Is4()) && 10*s.ports[0].n >= 8*s.probes {
+			v.n, v.share = n+before, share
+			return false, true
+		}
 	}
 	return false, false
+}
+
+// everybody is the port that browsers and apps use: who fails at it on hundreds
+// of addresses has a broken line, or its provider has.
+const everybody = 443
+
+// attempts returns how often a port was tried, if it is one of the few tried
+// most.
+func (s *suspect) attempts(port uint16) int {
+	for _, t := range s.ports {
+		if t.key == port {
+			return t.n
+		}
+	}
+	return 0
 }
 
 // vertical reports whether the host tried many ports of one or two others.
@@ -209,7 +258,7 @@ var certain = math.Log(1e6)
 // mix works out the likelihoods. They rest on attempts that could be Mirai's
 // only: SYNs of 40 octets.
 func (s *suspect) mix() (m mix) {
-	if 10*s.plain < 9*s.probes {
+	if !s.isRawScanner() {
 		return m
 	}
 	facts := intel.Mirai().Mix
@@ -249,9 +298,9 @@ func (m mix) mirai() bool {
 }
 
 // family names the family and its wave.
-func (s *suspect) family(m mix) (known *intel.Family, family, wave string) {
-	families := intel.Families()
-	mark := s.marked+s.quotes > 0
+func (s *suspect) family(v *verdict) (known *intel.Family, family, wave string) {
+	families, m := intel.Families(), v.likelihood
+	mark := s.marks() > 0 || v.hearsay
 	ports := s.mainPorts()
 	for i := range families {
 		f := &families[i]
@@ -286,7 +335,7 @@ const settled = 40
 // wave names the ports tried: the wave of f that has them, or instead when they
 // are of none, or "" while more may come to light.
 func (s *suspect) wave(f *intel.Family, ports []uint16, instead string) string {
-	if w := f.Wave(ports); w != "" {
+	if w := f.Wave(ports); w != "" && len(ports) > 0 {
 		return w
 	}
 	if s.probes < settled {

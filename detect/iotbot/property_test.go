@@ -3,7 +3,9 @@ package iotbot
 import (
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"noroshi/detect"
 	"noroshi/event"
@@ -247,4 +249,107 @@ func BenchmarkDetect(b *testing.B) {
 		flows += event.BatchSize
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(flows), "ns/flow")
+}
+
+// Every knob decides at its value, and one short of it doesn't.
+func TestBoundaries(t *testing.T) {
+	find := func(change func(*Config), fill func(b *event.Batch)) (rules []string) {
+		d := fresh(t, change)
+		var b event.Batch
+		fill(&b)
+		seen := map[finding.ID]bool{}
+		report := func(f *finding.Finding) {
+			if !seen[f.ID] {
+				seen[f.ID] = true
+				rules = append(rules, f.Rule)
+			}
+		}
+		d.Detect(&b, report)
+		d.Finish(report)
+		return rules
+	}
+	tries := func(n int, port uint16) func(*event.Batch) {
+		return func(b *event.Batch) {
+			for i := range n { // one in each of many networks, none in the same place of the books
+				syn(b, 1, uint32(20+i%200)<<24|uint32(i), port, 60, start+event.Time(i)*1e9)
+			}
+		}
+	}
+	answered := func(silent, answers int) func(*event.Batch) {
+		return func(b *event.Batch) {
+			tries(1, 23)(b)
+			for i := range answers {
+				f := syn(b, 1, uint32(20+i%200)<<24|uint32(i), 23, 900, start)
+				f.TCPFlags, f.Packets = event.SYN|event.ACK|event.PSH, 9
+			}
+			tries(silent+answers, 23)(b)
+		}
+	}
+	echo := func(n int) func(*event.Batch) {
+		return func(b *event.Batch) {
+			for i := range n {
+				f := syn(b, 0, own+uint32(i), 5000, 40, start+event.Time(i)*1e6)
+				f.Src, f.SrcNet, f.DstNet, f.SrcPort, f.TCPFlags = four(0xC0000201), 0, 1, 80, event.SYN|event.ACK
+			}
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		fill   func(*event.Batch)
+		want   string
+	}{
+		{"targets", nil, tries(9, 23), "iotbot.scan"},
+		{"a target fewer", nil, tries(8, 23), ""},
+		{"targets, knob", func(c *Config) { c.MinTargets = 8 }, tries(8, 23), "iotbot.scan"},
+		{"targets of servers", nil, tries(9, 22), "scan.horizontal"},
+		{"websites", nil, tries(230, 8080), "iotbot.scan"},
+		{"fewer websites", nil, tries(180, 8080), ""},
+		{"websites, knob", func(c *Config) { c.MinTargetsWeb = 100 }, tries(180, 8080), "iotbot.scan"},
+		{"everybody's port", nil, tries(500, 443), ""},
+		{"another port", nil, tries(115, 4444), "scan.horizontal"},
+		{"another port, fewer", nil, tries(90, 4444), ""},
+		{"another port, knob", func(c *Config) { c.MinTargetsOther = 50 }, tries(90, 4444), "scan.horizontal"},
+		{"echoes", nil, echo(60), "scan.backscatter"},
+		{"fewer echoes", nil, echo(42), ""},
+		{"echoes, knob", func(c *Config) { c.MinEchoes = 30 }, echo(42), "scan.backscatter"},
+		{"answers", func(c *Config) { c.MinTargets = 100 }, answered(110, 20), "iotbot.scan"},
+		{"more answers", func(c *Config) { c.MinTargets = 100 }, answered(110, 40), ""},
+		{"more answers, knob", func(c *Config) { c.MinTargets, c.FailShare = 100, 0.6 }, answered(110, 40), "iotbot.scan"},
+	} {
+		got := strings.Join(find(c.change, c.fill), " ")
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// A host that goes on is said again every Update, and has stopped after MaxQuiet
+// at most.
+func TestUpdateAndQuiet(t *testing.T) {
+	for _, c := range []struct {
+		update, quiet time.Duration
+		reports, ends int
+	}{{time.Minute, 6 * time.Hour, 9, 1}, {10 * time.Minute, 6 * time.Hour, 3, 1}, {time.Minute, time.Minute, 8, 2}} {
+		d := fresh(t, func(k *Config) { k.Update, k.MaxQuiet = c.update, c.quiet })
+		var b event.Batch
+		for i := range 40 { // ten minutes, and again after five
+			at := start + event.Time(i)*15e9
+			if i >= 20 {
+				at += 300e9
+			}
+			syn(&b, 1, uint32(20+i)<<24, 23, 60, at)
+		}
+		n, ends := 0, 0
+		report := func(f *finding.Finding) {
+			if n++; f.Ended {
+				ends++
+			}
+		}
+		d.Detect(&b, report)
+		d.Advance(start.Add(48*time.Hour), report)
+		if n != c.reports || ends != c.ends {
+			t.Errorf("update %v, quiet %v: %d reports, %d ends; want %d and %d", c.update, c.quiet, n, ends, c.reports, c.ends)
+		}
+	}
 }

@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"noroshi/detect"
 
 	"noroshi/finding"
 )
 
-const version = 1
+const version = 2
 
 // finding words what the books say.
 func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {
@@ -85,10 +85,9 @@ func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 	add := func(what string, value float64, unit string, limit float64) {
 		m = append(m, finding.Measure{What: what, Value: value, Unit: unit, Limit: limit})
 	}
-	n := s.n()
 	switch v.rule {
 	case "scan.backscatter":
-		add("addresses that got answers they had not asked for", float64(n), "addresses", float64(c.MinEchoes))
+		add("addresses that got answers they had not asked for", float64(s.n()), "addresses", float64(c.MinEchoes))
 		add("connection attempts seen to it", float64(s.solicited), "SYNs", 0)
 		return m
 	case "scan.vertical":
@@ -97,15 +96,17 @@ func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 	}
 	limit := float64(c.MinTargets)
 	if s.marked+s.quotes > 0 {
-		limit = 0 // one mark is enough
+		limit = 0 // marks are enough
 		add("SYNs with Mirai's mark (sequence number = destination address)", float64(s.marked), "SYNs", 1)
 		if s.quotes > 0 {
-			add("ICMP errors that quote the mark", float64(s.quotes), "packets", 1)
+			add("ICMP errors that quote the mark", float64(s.quotes), "packets", minQuotes)
 		}
 	}
-	add("distinct addresses tried", float64(n), "addresses", limit)
-	m[len(m)-1].Error = math.Round(0.05 * float64(n))
-	add("share of them that did not answer", math.Round(1000*s.failShare())/1000, "share", c.FailShare)
+	if s.probes > 0 {
+		add("distinct addresses tried", float64(v.n), "addresses", limit)
+		m[len(m)-1].Error = math.Round(0.05 * float64(v.n))
+		add("share of them that did not answer", math.Round(1000*v.share)/1000, "share", c.FailShare)
+	}
 	if s.plain > 0 {
 		add("share of SYNs without any option (40 octets)", math.Round(1000*float64(s.plain)/float64(max(s.probes, 1)))/1000, "share", 0)
 	}
@@ -130,35 +131,46 @@ func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 	return m
 }
 
-// tried names the services and ports tried, such as "telnet (23, 2323)".
-func (s *suspect) triedWords() string {
-	ports := s.mainPorts()
-	if len(ports) == 0 {
-		return "TCP"
+// triedWords names the services and ports tried, such as "telnet (23, 2323)".
+func (s *suspect) triedWords() finding.Text {
+	list := strings.Split(s.services(), "+")
+	ports := strings.ReplaceAll(portList(slices.DeleteFunc(s.mainPorts(), func(p uint16) bool {
+		return !slices.Contains(list, watched[p].name) && !slices.Contains(list, strconv.Itoa(int(p)))
+	})), ",", ", ")
+	name := strings.Join(list, ", ")
+	switch {
+	case ports == "":
+		return finding.Text{En: "TCP", Ja: "TCP"}
+	case strings.Trim(name, "0123456789, ") == "":
+		return finding.Text{En: "port " + ports, Ja: ports + "番ポート"}
 	}
-	name := s.services()
-	if name == "" || strings.Trim(name, "0123456789+") == "" {
-		return "port " + strings.ReplaceAll(portList(ports), ",", ", ")
-	}
-	return name + " (" + strings.ReplaceAll(portList(ports), ",", ", ") + ")"
+	name += " (" + ports + ")"
+	return finding.Text{En: name, Ja: name}
 }
 
 func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	v, n := &s.judged, s.n()
-	during := s.upto.Sub(s.first).Round(time.Second)
+	during := finding.Span(s.upto.Sub(s.first))
 	ports := s.triedWords()
-	lost := fmt.Sprintf("%.0f %%", 100*s.failShare())
+	lost := fmt.Sprintf("%.0f %%", 100*v.share)
 	addr := s.addr.String()
-	why = finding.Text{
-		En: fmt.Sprintf("It tried %s on %d addresses in %v; %s of them did not answer.", ports, n, during, lost),
-		Ja: fmt.Sprintf("%vの間に%d個のアドレスの%sへ接続を試み、%sは応答しなかった。", during, n, ports, lost),
+	if v.n == 1 && v.share == 1 {
+		why = finding.Text{
+			En: fmt.Sprintf("It tried %s on one address, which did not answer.", ports.En),
+			Ja: fmt.Sprintf("1個のアドレスの%sへ接続を試み、応答はなかった。", ports.Ja),
+		}
+	} else if s.probes > 0 {
+		why = finding.Text{
+			En: fmt.Sprintf("It tried %s on %s within %s; %s of them did not answer.", ports.En, finding.Count(v.n, "address", "addresses"), during.En, lost),
+			Ja: fmt.Sprintf("%sの間に%s個のアドレスの%sへ接続を試み、%sから応答がなかった。", during.Ja, finding.Grouped(v.n), ports.Ja, lost),
+		}
 	}
 	switch v.rule {
 	case "scan.backscatter":
 		port := s.ports[0].key
 		title = finding.Text{En: fmt.Sprintf("%s answers forged connection attempts: it is under a SYN flood", addr), Ja: fmt.Sprintf("%sからの跳ね返りパケット: SYNフラッドを受けている模様", addr)}
 		why = finding.Text{
-			En: fmt.Sprintf("From port %d it answered %d addresses that had asked nothing. Whoever floods it forges these as senders.", port, n),
+			En: fmt.Sprintf("From port %d it answered %s that had asked nothing. Whoever floods it forges these as senders.", port, finding.Count(n, "address", "addresses")),
 			Ja: fmt.Sprintf("%d番ポートから、接続を試みていない%d個のアドレスに応答した。攻撃者がこれらを送信元に詐称している。", port, n),
 		}
 		return title, why
@@ -170,33 +182,39 @@ func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	case "scan.vertical":
 		title = finding.Text{En: fmt.Sprintf("%s tries many ports of %s", addr, s.hosts[0]), Ja: fmt.Sprintf("%sが%sの多数のポートを試行", addr, s.hosts[0])}
 		why = finding.Text{
-			En: fmt.Sprintf("It tried %d ports of %s in %v.", s.portsTried(), s.hosts[0], s.upto.Sub(s.first).Round(time.Millisecond)),
-			Ja: fmt.Sprintf("%vの間に%sの%d個のポートを試みた。", s.upto.Sub(s.first).Round(time.Millisecond), s.hosts[0], s.portsTried()),
+			En: fmt.Sprintf("It tried %d ports of %s within %s.", s.portsTried(), s.hosts[0], during.En),
+			Ja: fmt.Sprintf("%sの間に%sの%d個のポートへ接続を試みた。", during.Ja, s.hosts[0], s.portsTried()),
 		}
 		return title, why
 	case "scan.horizontal":
-		title = finding.Text{En: fmt.Sprintf("%s scans for %s", addr, ports), Ja: fmt.Sprintf("%sが%sをスキャン", addr, ports)}
+		title = finding.Text{En: fmt.Sprintf("%s scans for %s", addr, ports.En), Ja: fmt.Sprintf("%sが%sをスキャン", addr, ports.Ja)}
 		return title, why
 	}
 	name := "an IoT bot without Mirai's mark"
-	nameJa := "Miraiの印のないIoTボット"
+	nameJa := "IoTボット(Miraiの特徴なし)"
 	if v.known != nil {
 		name, nameJa = v.known.Name, v.known.Name
 	}
 	title = finding.Text{En: fmt.Sprintf("%s is infected: %s", addr, name), Ja: fmt.Sprintf("%sが感染: %s", addr, nameJa)}
-	say := func(en, ja string) { why.En += " " + en; why.Ja += ja }
+	if v.hearsay {
+		title = finding.Text{En: fmt.Sprintf("%s is perhaps infected: %s", addr, name), Ja: fmt.Sprintf("%sに感染の疑い: %s", addr, nameJa)}
+	}
+	say := func(en, ja string) { why.En, why.Ja = strings.TrimSpace(why.En+" "+en), why.Ja+ja }
 	if s.marked > 0 {
-		say(fmt.Sprintf("%d of its SYNs bear Mirai's mark: the sequence number is the destination address.", s.marked),
-			fmt.Sprintf("SYN %d個にMiraiの印(シーケンス番号=宛先アドレス)がある。", s.marked))
+		say(fmt.Sprintf("Mirai's mark is in %s of it: the sequence number is the destination address.", finding.Count(s.marked, "SYN", "SYNs")),
+			fmt.Sprintf("送信したSYNのうち%s個にMiraiの特徴(シーケンス番号=宛先アドレス)がある。", finding.Grouped(s.marked)))
 	}
 	if s.quotes > 0 {
-		say(fmt.Sprintf("%d ICMP errors quote SYNs of it with that mark.", s.quotes), fmt.Sprintf("その印を持つSYNを引用するICMPエラーが%d個ある。", s.quotes))
+		say(fmt.Sprintf("SYNs of it with Mirai's mark are quoted by %s.", finding.Count(s.quotes, "ICMP error", "ICMP errors")), fmt.Sprintf("Miraiの特徴を持つSYNを引用したICMPエラーを%s個受信した。", finding.Grouped(s.quotes)))
+	}
+	if v.hearsay {
+		say("Anybody can send these, and no such SYN was seen: look at the line before you believe it.", "ただしICMPエラーは誰でも送信でき、該当するSYN自体は観測していない。断定の前に回線の通信を確認すること。")
 	}
 	if l := v.likelihood; l.usual && l.ports >= certain {
-		say("One in ten of its probes goes to 2323, as Mirai's do.", "試行の1割が2323番宛てで、Miraiの比率と一致する。")
+		say("One in ten of its probes goes to 2323, as Mirai's do.", "試行の1割が2323番ポート宛てで、Miraiの比率と一致する。")
 	}
 	if v.likelihood.ranges >= certain {
-		say("None went into the ranges that Mirai leaves out.", "Miraiが避けるアドレス範囲への試行は皆無である。")
+		say("None went into the ranges that Mirai leaves out.", "Miraiが除外するアドレス範囲への試行は1件もない。")
 	}
 	if s.exploit != nil {
 		say(fmt.Sprintf("It sent the exploit %s to port %d.", s.exploit.Variant, s.exploit.Port), fmt.Sprintf("%d番ポートへエクスプロイト%sを送信した。", s.exploit.Port, s.exploit.Variant))
@@ -225,8 +243,8 @@ var texts = map[string]text{
 			Ja: "アドレス・ポート・時刻から契約者を特定し、注意喚起を送ってください(電源の再投入、再接続前のパスワード変更とファームウェア更新)。ポートが閉じて見えても感染していない証拠にはなりません。それまでの間、外向きのtelnetと挙げたポートを制限します。",
 		},
 		falsePositives: finding.Text{
-			En: "A researcher or an administrator behind a subscriber line who scans on purpose; a monitoring system whose many targets are down. Make an exception with an owner and an end.",
-			Ja: "加入者回線から意図的にスキャンする研究者や管理者、監視対象の多くが停止している監視システム。担当者と期限を付けて例外に登録してください。",
+			En: "A researcher or an administrator behind a subscriber line who scans on purpose; a monitoring system whose many targets are down. Make an exception with an owner and an end. A SYN from outside with a subscriber's address as its forged sender: filter your own addresses where they come in.",
+			Ja: "加入者回線から意図的にスキャンする研究者や管理者、監視対象の多くが停止している監視システム。担当者と期限を付けて例外に登録してください。加入者アドレスを送信元に詐称した外部からのSYNでも検知されるため、自網アドレスを送信元とする外部からの流入は網の境界で遮断してください。",
 		},
 	},
 	"scan.horizontal": {
@@ -246,7 +264,7 @@ var texts = map[string]text{
 			En: "Ask the target's owner whether it was ordered. If not, see which ports answered and what followed.",
 			Ja: "対象の管理者に、依頼したスキャンかどうかを確認してください。そうでなければ、応答したポートとその後の通信を調べてください。",
 		},
-		falsePositives: finding.Text{En: "Security audits; a client that falls back from port to port.", Ja: "セキュリティ診断、ポートを順に試すクライアント。"},
+		falsePositives: finding.Text{En: "Security audits; a client that falls back from port to port, such as a mail program that looks for its server's settings (about ten ports).", Ja: "セキュリティ診断、ポートを順に試すクライアント(設定を自動検出するメールソフトは10個ほど試行)。"},
 	},
 	"scan.survey": {
 		doc:            finding.Text{En: "A known survey of the whole internet.", Ja: "インターネット全体を対象とする既知の調査スキャン。"},
@@ -267,7 +285,7 @@ var texts = map[string]text{
 var Spec = detect.Spec{
 	Name: "iotbot", Version: version,
 	Rules:        rules(),
-	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
+	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1.5 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f; Antonakakis et al. 2017; Jung et al., Fast Portscan Detection Using Sequential Hypothesis Testing, 2004; Moore et al., Inferring Internet Denial-of-Service Activity, 2001; Whang et al. 1990",
 	Requirements: []string{"R24", "R35", "R36", "R37", "R46", "R57", "R120", "R121", "R122", "R127"},
 	Config:       defaults,

@@ -23,10 +23,13 @@ type suspect struct {
 	network *network.Network
 	isEcho  bool
 
-	start, last event.Time // of what is in the books, by Seen
-	first, upto event.Time // by First and Last: routers report late
-	before      int        // distinct targets before the books were opened
-	earlier     int        // the same, with targets of every kind: for ports of one host
+	start, last event.Time    // of what is in the books, by Seen
+	first, upto event.Time    // by First and Last: routers report late
+	late        time.Duration // the longest that the router kept a record back
+
+	before       int // distinct targets before the books were opened
+	beforeStrong int // of these, on services of devices or servers
+	earlier      int // the same, with targets of every kind: for ports of one host
 
 	probes  int // attempts, or echoes
 	packets int // of these, single packets whose header was seen
@@ -37,12 +40,12 @@ type suspect struct {
 	skipped int // into ranges that Mirai's scanner leaves out
 	reached int // 100.127/16 and 169.254/16, which it scans by mistake
 
-	targets  sketch    // addresses tried
-	answered [4]uint64 // addresses that answered, 256 places
-	octets   [4]uint64 // first octets of the targets (IPv4)
-	ports    [8]tally  // destination ports, most tried first
-	spread   [4]uint64 // destination ports, 256 places
-	low      int       // attempts on ports below 1024 or watched
+	targets  sketch             // addresses tried
+	answered [watches][4]uint64 // addresses that answered, by kind of service, 256 places each
+	octets   [4]uint64          // first octets of the targets (IPv4)
+	ports    [8]tally           // destination ports, most tried first
+	spread   [4]uint64          // destination ports, 256 places
+	low      int                // attempts on ports below 1024 or watched
 	fresh    [watches]int
 	hosts    [2]event.Addr // the first two targets
 	few      int           // attempts on these
@@ -94,6 +97,7 @@ func (s *suspect) reported() bool { return s.id != finding.ID{} }
 // seen moves the times of the books.
 func (s *suspect) seen(f *event.Flow) {
 	s.last = max(s.last, f.Seen)
+	s.late = max(s.late, f.Seen.Sub(f.Last))
 	s.upto = max(s.upto, f.Last)
 	if s.first == 0 || f.First < s.first {
 		s.first = f.First
@@ -101,7 +105,8 @@ func (s *suspect) seen(f *event.Flow) {
 }
 
 // quiet is how long silence means that the host has stopped: 50 of its usual
-// gaps, as far as those are known.
+// gaps, as far as those are known, and longer than its router waits before it
+// tells.
 func (s *suspect) quiet(c *Config) time.Duration {
 	n := s.probes + s.quotes
 	least := 5 * time.Second
@@ -112,7 +117,7 @@ func (s *suspect) quiet(c *Config) time.Duration {
 		least = 10 * time.Minute
 	}
 	gap := s.last.Sub(s.start) / time.Duration(n-1)
-	return max(min(50*gap, c.MaxQuiet), least)
+	return max(min(max(50*gap, 2*s.late), c.MaxQuiet), least)
 }
 
 // probe enters an attempt to connect and reports whether its target was new.
@@ -122,7 +127,8 @@ func (s *suspect) probe(b *event.Batch, f *event.Flow) (fresh bool) {
 	if f.Marks&event.OnePacket != 0 {
 		s.packets++
 	}
-	if f.Marks&event.SeqIsDst != 0 {
+	marked := isMarked(f)
+	if marked {
 		s.marked++
 	}
 	if f.Marks&event.BadOffset != 0 {
@@ -162,7 +168,7 @@ func (s *suspect) probe(b *event.Batch, f *event.Flow) (fresh bool) {
 	p := event.Mix(uint64(f.DstPort))
 	s.spread[p>>6&3] |= 1 << (p & 63)
 	s.count(f.DstPort)
-	if s.probes&(s.probes-1) == 0 || s.marked == 1 && f.Marks&event.SeqIsDst != 0 {
+	if s.probes&(s.probes-1) == 0 || s.marked == 1 && marked {
 		s.note(b, f)
 	}
 	return fresh
@@ -258,8 +264,8 @@ func (s *suspect) beside() []*deviceBooks {
 
 // chatter enters a datagram sent by UDP: a peer of a network of peers, if many
 // get one from the same port.
-func (s *suspect) chatter(b *event.Batch, f *event.Flow) {
-	if f.SrcPort < 1024 || watchedUDP(f.DstPort) {
+func (s *suspect) chatter(f *event.Flow) {
+	if f.SrcPort < 1024 || watchedUDP(f.DstPort) || s.network.Kind == network.Shared {
 		return
 	}
 	if s.peerPort != f.SrcPort {
@@ -297,10 +303,38 @@ func (s *suspect) echo(b *event.Batch, f *event.Flow) {
 // n returns how many distinct addresses the host tried.
 func (s *suspect) n() int { return s.before + s.targets.count() }
 
-// failShare returns the share of the addresses tried that did not answer.
-func (s *suspect) failShare() float64 {
-	n := float64(s.n())
-	return max(n-float64(count256(&s.answered)), 0) / max(n, 1)
+// isRawScanner reports whether the attempts are SYNs as no ordinary stack sends
+// them.
+func (s *suspect) isRawScanner() bool { return 10*s.plain >= 9*s.probes }
+
+// marks is how many attempts are known to bear Mirai's mark. Anybody can send an
+// ICMP error that quotes one, so it counts beside raw SYNs that were seen.
+func (s *suspect) marks() int {
+	if s.plain == 0 {
+		return s.marked
+	}
+	return s.marked + s.quotes
+}
+
+// silence returns how many addresses were tried on services of some kinds, and
+// the share of them that did not answer. What a household does besides, with its
+// browsers, must not hide a bot.
+func (s *suspect) silence(kinds ...watch) (n int, share float64) {
+	fresh, all, answered := 0, 0, 0
+	for _, k := range s.fresh {
+		all += k
+	}
+	for _, k := range kinds {
+		fresh += s.fresh[k]
+		answered += count256(&s.answered[k])
+	}
+	n = (fresh*s.targets.count() + all/2) / max(all, 1)
+	return n, failed(n, answered)
+}
+
+// failed returns the share of n addresses that did not answer.
+func failed(n, answered int) float64 {
+	return float64(max(n-answered, 0)) / float64(max(n, 1))
 }
 
 // sketch counts distinct things by linear counting (Whang et al. 1990): exact

@@ -67,13 +67,22 @@ func wanted(_ *event.Batch, f *event.Flow) bool {
 // Detector judges exporters.
 type Detector struct {
 	cfg       *Config
-	exporters map[event.Addr]*exporter
+	exporters map[source]*exporter
 	refused   uint64
 }
 
+// source is an exporter and a rate that it announces: each of its interfaces may
+// have another.
+type source struct {
+	addr event.Addr
+	rate uint32
+}
+
+// forget is how long an exporter must be silent to be forgotten.
+const forget = time.Hour
+
 type exporter struct {
 	first, last    event.Time
-	rate           uint32
 	records, whole int // since first; halved now and then
 	evidence       []string
 	id             finding.ID
@@ -88,20 +97,21 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 		if f.Sampling < d.cfg.MinRate {
 			continue
 		}
-		x := d.exporters[f.Exporter]
+		from := source{f.Exporter, f.Sampling}
+		x := d.exporters[from]
+		if x != nil && f.Seen.Sub(x.last) > forget {
+			d.end(from, x, report)
+			*x = exporter{first: f.Seen}
+		}
 		if x == nil {
 			if len(d.exporters) >= d.cfg.MaxExporters {
 				d.refused++
 				continue
 			}
 			x = &exporter{first: f.Seen}
-			d.exporters[f.Exporter] = x
+			d.exporters[from] = x
 		}
-		if f.Sampling != x.rate { // it was put right, perhaps
-			d.end(f.Exporter, x, report)
-			*x = exporter{first: f.Seen, rate: f.Sampling}
-		}
-		x.last = f.Seen
+		x.last = max(x.last, f.Seen)
 		x.records++
 		if f.TCPFlags&whole == whole {
 			if x.whole++; x.whole&(x.whole-1) == 0 && len(x.evidence) < 4 {
@@ -109,39 +119,39 @@ func (d *Detector) Detect(b *event.Batch, report func(*finding.Finding)) {
 			}
 		}
 		if x.records*every >= d.cfg.MinRecords {
-			d.judge(f.Exporter, x, report)
+			d.judge(from, x, report)
 		}
 	}
 }
 
 // judge decides when enough records have come, and begins to count anew.
-func (d *Detector) judge(a event.Addr, x *exporter, report func(*finding.Finding)) {
+func (d *Detector) judge(from source, x *exporter, report func(*finding.Finding)) {
 	share := float64(x.whole) / float64(x.records)
 	switch wrong := share > d.cfg.MaxWhole; {
 	case wrong && x.id == finding.ID{}:
 		x.share = share
-		x.id = finding.NewID("sampling.suspect", a, fmt.Sprint(x.rate), x.first)
+		x.id = finding.NewID("sampling.suspect", from.addr, fmt.Sprint(from.rate), x.first)
 		x.said = x.last
-		report(d.finding(a, x, false))
+		report(d.finding(from, x, false))
 	case !wrong:
-		d.end(a, x, report)
+		d.end(from, x, report)
 	}
 	x.records, x.whole = 0, 0
 }
 
-func (d *Detector) end(a event.Addr, x *exporter, report func(*finding.Finding)) {
+func (d *Detector) end(from source, x *exporter, report func(*finding.Finding)) {
 	if x.id != (finding.ID{}) {
-		report(d.finding(a, x, true))
+		report(d.finding(from, x, true))
 		x.id, x.first = finding.ID{}, x.last
 	}
 }
 
 // Advance forgets exporters that are silent.
 func (d *Detector) Advance(now event.Time, report func(*finding.Finding)) {
-	for a, x := range d.exporters {
-		if now.Sub(x.last) > time.Hour {
-			d.end(a, x, report)
-			delete(d.exporters, a)
+	for from, x := range d.exporters {
+		if now.Sub(x.last) > forget {
+			d.end(from, x, report)
+			delete(d.exporters, from)
 		}
 	}
 }
@@ -154,7 +164,8 @@ func (d *Detector) Usage() detect.Usage {
 	return detect.Usage{Entries: len(d.exporters), Bytes: 300 * len(d.exporters), Evicted: d.refused}
 }
 
-func (d *Detector) finding(a event.Addr, x *exporter, ended bool) *finding.Finding {
+func (d *Detector) finding(from source, x *exporter, ended bool) *finding.Finding {
+	a := from.addr
 	rule := Spec.Rules[0]
 	percent := fmt.Sprintf("%.0f %%", 100*x.share)
 	return &finding.Finding{
@@ -165,17 +176,17 @@ func (d *Detector) finding(a event.Addr, x *exporter, ended bool) *finding.Findi
 		Measured: []finding.Measure{{What: "TCP records that have both the first and the last packet of their flow", Value: math.Round(1000*x.share) / 1000, Unit: "share", Limit: d.cfg.MaxWhole}},
 		Evidence: slices.Clone(x.evidence), Attack: []string{}, Next: rule.Next, Requirements: []string{"R25"},
 		Title: finding.Text{
-			En: fmt.Sprintf("%s says it samples 1:%d and seems to look at every packet", a, x.rate),
-			Ja: fmt.Sprintf("%sは1:%dのサンプリングを通知しているが、全パケットを数えている疑い", a, x.rate),
+			En: fmt.Sprintf("%s says it samples 1:%d and seems to look at every packet", a, from.rate),
+			Ja: fmt.Sprintf("%sは1:%dのサンプリングを通知しているが、全パケットを数えている疑い", a, from.rate),
 		},
 		Why: finding.Text{
-			En: fmt.Sprintf("%s of its TCP records have both SYN and FIN. Who looks at one packet in %d sees both of hardly any flow. All volumes of this exporter may be too high by that factor.", percent, x.rate),
-			Ja: fmt.Sprintf("TCPレコードの%sがSYNとFINの両方を含む。%dパケットに1つの抽出ではまず起こらない。このエクスポータの通信量はその倍率で過大になっている可能性がある。", percent, x.rate),
+			En: fmt.Sprintf("%s of its TCP records have both SYN and FIN. Who looks at one packet in %d sees both of hardly any flow. All volumes of this exporter may be too high by that factor.", percent, from.rate),
+			Ja: fmt.Sprintf("TCPレコードの%sがSYNとFINの両方を含む。%dパケットに1つの抽出ではまず起こらない。このエクスポータの通信量はその倍率で過大になっている可能性がある。", percent, from.rate),
 		},
 	}
 }
 
-const version = 1
+const version = 2
 
 // Spec describes the detector.
 var Spec = detect.Spec{
@@ -192,7 +203,7 @@ var Spec = detect.Spec{
 			Ja: "パケットではなくフロー単位で抽出するエクスポータ(ipt_NETFLOWなど)。通信量は正しいので例外に登録してください。",
 		},
 	}},
-	Memory:       "About 300 octets for each of at most max_exporters exporters; more are not examined, and counted.",
+	Memory:       "About 300 octets for each of at most max_exporters exporters and rates; more are not examined, and counted.",
 	Source:       "Arithmetic of independent sampling: of a flow of m packets both given ones are seen with probability 1/N², any with m/N.",
 	Requirements: []string{"R25"},
 	Config:       defaults,
@@ -202,6 +213,6 @@ var Spec = detect.Spec{
 		if err := cfg.check(); err != nil {
 			return nil, err
 		}
-		return &Detector{cfg: cfg, exporters: map[event.Addr]*exporter{}}, nil
+		return &Detector{cfg: cfg, exporters: map[source]*exporter{}}, nil
 	},
 }

@@ -207,8 +207,9 @@ const (
 		state = excluded.state, active = excluded.active, body = excluded.body`
 	putMember = `INSERT INTO members (incident, addr, port, role, network, first, last, ended) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (incident, addr, port) DO UPDATE SET first = min(first, excluded.first), last = max(last, excluded.last), ended = excluded.ended`
-	dropMember  = `DELETE FROM members WHERE incident = ? AND addr = ? AND port = ?`
-	putInfected = `INSERT INTO infected (day, family, network, addr) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
+	dropMember   = `DELETE FROM members WHERE incident = ? AND addr = ? AND port = ?`
+	putInfected  = `INSERT INTO infected (day, family, network, addr) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`
+	dropInfected = `DELETE FROM infected WHERE day = ? AND family = ? AND network = ? AND addr = ?`
 )
 
 // Save implements Store.
@@ -217,44 +218,64 @@ func (d *DB) Save(ctx context.Context, list []*incident.Incident) error {
 		return nil
 	}
 	return d.change(ctx, func(tx *sql.Tx) error {
-		member, err := tx.PrepareContext(ctx, putMember)
-		if err != nil {
-			return err
-		}
-		defer member.Close()
-		infected, err := tx.PrepareContext(ctx, putInfected)
-		if err != nil {
-			return err
-		}
-		defer infected.Close()
 		for _, in := range list {
 			if err := put(ctx, tx, in); err != nil {
 				return err
 			}
-			for i := range in.NewMembers {
-				m := &in.NewMembers[i]
-				if m.Gone {
-					if _, err := tx.ExecContext(ctx, dropMember, in.ID[:], m.Addr[:], m.Port); err != nil {
-						return err
-					}
-					continue
-				}
-				if _, err := member.ExecContext(ctx, in.ID[:], m.Addr[:], m.Port, m.Role, m.Network, int64(m.First), int64(m.Last), m.Ended); err != nil {
+		}
+		// Who left one incident may be in another, or be back in the same: those
+		// who left go first.
+		if err := members(ctx, tx, list, true, dropMember, dropInfected); err != nil {
+			return err
+		}
+		return members(ctx, tx, list, false, putMember, putInfected)
+	})
+}
+
+// members runs one statement for each new member that is gone or not, and
+// another for each day on which it was infected.
+func members(ctx context.Context, tx *sql.Tx, list []*incident.Incident, gone bool, memberSQL, infectedSQL string) error {
+	member, err := tx.PrepareContext(ctx, memberSQL)
+	if err != nil {
+		return err
+	}
+	defer member.Close()
+	infected, err := tx.PrepareContext(ctx, infectedSQL)
+	if err != nil {
+		return err
+	}
+	defer infected.Close()
+	for _, in := range list {
+		for i := range in.NewMembers {
+			m := &in.NewMembers[i]
+			if m.Gone != gone {
+				continue
+			}
+			key := []any{in.ID[:], m.Addr[:], m.Port}
+			if !gone {
+				key = append(key, m.Role, m.Network, int64(m.First), int64(m.Last), m.Ended)
+			}
+			if _, err := member.ExecContext(ctx, key...); err != nil {
+				return err
+			}
+			if m.Role != "bot" {
+				continue
+			}
+			// What was earlier than this was written when it was new.
+			for day := max(dayOf(m.First), dayOf(m.Last)-maxDays); day <= dayOf(m.Last); day++ {
+				if _, err := infected.ExecContext(ctx, day, in.Family, m.Network, m.Addr[:]); err != nil {
 					return err
-				}
-				if m.Role != "bot" {
-					continue
-				}
-				for day := dayOf(m.First); day <= dayOf(m.Last); day++ {
-					if _, err := infected.ExecContext(ctx, day, in.Family, m.Network, m.Addr[:]); err != nil {
-						return err
-					}
 				}
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
+
+// maxDays is how many days back a member's infection is written when the member
+// changes; one that goes on changes every few minutes. It keeps a fleet that
+// lasts for months, or one wrong clock, from filling the table again and again.
+const maxDays = 2
 
 func put(ctx context.Context, tx *sql.Tx, in *incident.Incident) error {
 	body, err := json.Marshal(in)
