@@ -104,6 +104,12 @@ func period(l language, first, last event.Time, ended bool) string {
 	return s + l.say(", going on at the end of the data", "、データ末尾で継続中")
 }
 
+// roles are the Japanese names of what hosts are in an incident.
+var roles = map[string]string{
+	"bot": "ボット", "c2": "C&Cサーバー", "loader": "ローダー", "receiver": "スキャン結果受信サーバー", "reflector": "リフレクター",
+	"scanner": "スキャン元", "sender": "送信元", "source": "送信元", "victim": "標的",
+}
+
 // people lists the first few subjects and says how many there are.
 func people(l language, subjects []finding.Subject, total uint64) string {
 	if len(subjects) == 0 {
@@ -126,6 +132,9 @@ func people(l language, subjects []finding.Subject, total uint64) string {
 		s = append(s, fmt.Sprintf(l.say("and %d more", "ほか%d件"), more))
 	}
 	role := subjects[0].Role
+	if ja := roles[role]; l == "ja" && ja != "" {
+		role = ja
+	}
 	if role != "" {
 		role += ": "
 	}
