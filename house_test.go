@@ -171,3 +171,38 @@ func TestNoMachinePaths(t *testing.T) {
 		}
 	})
 }
+
+// Every relative link in a document leads to something that is there, and every
+// make target that one names exists.
+func TestLinks(t *testing.T) {
+	link, target := regexp.MustCompile(`\]\(([^)#: ]+)(?:#[^)]*)?\)`), regexp.MustCompile("(?m)(?:^|`)make ([a-z]+)")
+	makefile, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := 0
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllSubmatch(text, -1) {
+			links++
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), string(m[1]))); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		for _, m := range target.FindAllSubmatch(text, -1) {
+			if !regexp.MustCompile(`(?m)^` + string(m[1]) + `:`).Match(makefile) {
+				t.Errorf("%s: there is no make %s", path, m[1])
+			}
+		}
+		return nil
+	})
+	if err != nil || links < 15 {
+		t.Errorf("%d links, %v", links, err)
+	}
+}

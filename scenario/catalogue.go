@@ -39,7 +39,7 @@ func ordinaryDay() *Scenario {
 		Name: "ordinary-day", Requirements: []string{"R24", "R25", "R47"}, Length: 24 * time.Hour, Provider: newProvider(2000),
 		Doc: finding.Text{
 			En: "A day of 2,900 subscribers, servers and resolvers, with speed tests, backups, video calls, file sharing, surveys and backscatter. Nothing is to be reported.",
-			Ja: "加入者2,900とサーバー、リゾルバーの平常な1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
+			Ja: "加入者2,900とサーバー、リゾルバーの平常時の1日。速度測定、バックアップ、ビデオ通話、ファイル共有、調査スキャン、跳ね返りを含む。何も報告しないのが正しい。",
 		},
 		play: func(w *world) {
 			w.ordinaryLife(ordinary{homes: 1500, mobile: 1000, offices: 120, behindNAT: 300, servers: true, unasked: true})
@@ -87,7 +87,7 @@ func wrongSampling() *Scenario {
 		Name: "wrong-sampling", Requirements: []string{"R25"}, Length: 30 * time.Minute, Hour: evening, Provider: p,
 		Doc: finding.Text{
 			En: "Ordinary traffic while the border router announces a sampling rate a thousand times too high. That is to be suspected, and the alarms it causes stay below the cap.",
-			Ja: "平常なトラフィックだが、境界ルーターが実際の千倍のサンプリングレートを通知する。そのことを疑い、警報は上限内に収まるのが正しい。",
+			Ja: "平常時のトラフィックだが、境界ルーターが実際の千倍のサンプリングレートを通知する。そのことを疑い、警報は上限内に収まるのが正しい。",
 		},
 		play: func(w *world) {
 			w.truth.WrongSampling = true
@@ -514,7 +514,7 @@ func Demo() *Scenario {
 			Ja: "加入者3,500とサーバー、リゾルバー。続いてMiraiの感染拡大、増幅攻撃、絨毯爆撃、内部からのフラッド。",
 		},
 		Acts: []Act{
-			act(0, "ordinary traffic of 3,500 subscribers, servers and resolvers", "加入者3,500、サーバー、リゾルバーの平常なトラフィック"),
+			act(0, "ordinary traffic of 3,500 subscribers, servers and resolvers", "加入者3,500、サーバー、リゾルバーの平常時のトラフィック"),
 			act(4*time.Second, fmt.Sprintf("%d homes are infected with Mirai and scan", bots), fmt.Sprintf("家庭%d軒がMiraiに感染しスキャンを開始", bots)),
 			act(10*time.Second, fmt.Sprintf("4,000 open DNS servers answer %v, which asked none of them: 120,000 packets/s", server), fmt.Sprintf("開放DNSサーバー4,000台の応答が%vへ毎秒12万パケット", server)),
 			act(20*time.Second, fmt.Sprintf("carpet bombing of %v/22: 200,000 packets/s, 195 for each address", blanket), fmt.Sprintf("%v/22への絨毯爆撃: 毎秒20万パケット、1アドレス当たり195", blanket)),

@@ -24,7 +24,7 @@ import (
 )
 
 var demoCommand = command{
-	name: "demo", synopsis: "[--lang LANG]",
+	name: "demo", synopsis: "[flags]",
 	short: "Play a provider's network under attack, live, and show what is found",
 	long: `It listens on free UDP ports of this machine's loopback address, sends itself
 what the routers of a small provider would, as sFlow, IPFIX and NetFlow v9 and v5,
@@ -38,8 +38,8 @@ func demo(ctx context.Context, c *call) int {
 	var lang string
 	var seed uint64
 	rest, code, ok := c.parse(func(fs *flag.FlagSet) {
-		fs.StringVar(&lang, "lang", "", "language of the text: en or ja (default: the locale's)")
-		fs.Uint64Var(&seed, "seed", 1, "seed of all chance")
+		fs.StringVar(&lang, "lang", "", "`language` of the text: en or ja (default: the locale's)")
+		fs.Uint64Var(&seed, "seed", 1, "`number` from which all chance is drawn")
 	})
 	if !ok {
 		return code

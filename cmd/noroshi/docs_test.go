@@ -53,7 +53,7 @@ func TestReasonsExplained(t *testing.T) {
 	}
 }
 
-// The commands, links and metrics that the documents name exist.
+// The commands and metrics that the documents name exist.
 func TestDocumentsNameWhatExists(t *testing.T) {
 	known := map[string]bool{"score": true, "demo": true}
 	for _, c := range commands {
@@ -70,14 +70,6 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 		for _, m := range regexp.MustCompile(`noroshi_[a-z_]+`).FindAllString(text, -1) {
 			if !strings.Contains(metrics, "`"+m+"`") {
 				t.Errorf("%s: there is no metric %s", path, m)
-			}
-		}
-		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(text, -1) {
-			if m[1] == "performance.md" { // written with the measurements
-				continue
-			}
-			if _, err := os.Stat(filepath.Join("../../docs", m[1])); err != nil {
-				t.Errorf("%s: %v", path, err)
 			}
 		}
 	}

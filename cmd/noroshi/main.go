@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -47,9 +48,33 @@ type call struct {
 	*command
 	args   []string
 	stdin  io.Reader
-	stdout *os.File
+	stdout *output
 	stderr *os.File
 }
+
+// output is standard output. Its first error is kept, for those who print text
+// don't look at it, and ends the command: nobody hears it any more.
+type output struct {
+	file   *os.File
+	failed func()
+	err    error
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.file.Write(p)
+	if err != nil && o.err == nil {
+		if path := new(os.PathError); errors.As(err, &path) {
+			err = path.Err
+		}
+		o.err = err
+		o.failed()
+	}
+	return n, err
+}
+
+// Fd returns the file descriptor.
+func (o *output) Fd() uintptr { return o.file.Fd() }
 
 func main() { os.Exit(run(os.Args[1:])) }
 
@@ -58,6 +83,18 @@ func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	out := &output{file: os.Stdout, failed: cancel}
+	code := dispatch(ctx, args, out)
+	if out.err != nil {
+		fmt.Fprintf(os.Stderr, "noroshi: standard output: %v\n", out.err)
+		return exitFailed
+	}
+	return code
+}
+
+func dispatch(ctx context.Context, args []string, out *output) int {
 	if len(args) == 0 {
 		help(os.Stderr)
 		return exitUsage
@@ -66,16 +103,16 @@ func run(args []string) int {
 	switch name {
 	case "help", "-h", "-help", "--help":
 		if len(args) > 1 {
-			return run([]string{args[1], "-h"})
+			return dispatch(ctx, []string{args[1], "-h"}, out)
 		}
-		help(os.Stdout)
+		help(out)
 		return exitOK
 	case "-v", "-version", "--version":
 		name = "version"
 	}
 	for i := range commands {
 		if commands[i].name == name {
-			return commands[i].run(ctx, &call{&commands[i], args[1:], os.Stdin, os.Stdout, os.Stderr})
+			return commands[i].run(ctx, &call{&commands[i], args[1:], os.Stdin, out, os.Stderr})
 		}
 	}
 	fmt.Fprintf(os.Stderr, "noroshi: there is no command %q; noroshi help lists them\n", name)
@@ -102,7 +139,7 @@ func (c *call) parse(define func(*flag.FlagSet)) (rest []string, code int, ok bo
 			c.usage(c.stdout, fs)
 			return nil, exitOK, false
 		} else if err != nil {
-			return nil, c.wrong("%v", err), false
+			return nil, c.wrong("%s", strings.Replace(err.Error(), "flag provided but not defined: ", "there is no flag ", 1)), false
 		}
 		args = fs.Args()
 		switch {
@@ -120,13 +157,14 @@ func (c *call) parse(define func(*flag.FlagSet)) (rest []string, code int, ok bo
 
 func (c *call) usage(w io.Writer, fs *flag.FlagSet) {
 	fmt.Fprintf(w, "noroshi %s %s\n\n%s.\n", c.name, c.synopsis, c.short)
-	flags := false
-	fs.VisitAll(func(*flag.Flag) { flags = true })
-	if flags {
-		fmt.Fprint(w, "\n")
-		fs.SetOutput(w)
-		fs.PrintDefaults()
-	}
+	fmt.Fprint(w, "\n")
+	fs.VisitAll(func(f *flag.Flag) {
+		value, text := flag.UnquoteUsage(f)
+		if value == "number" {
+			text += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(w, "  %-18s %s\n", strings.TrimSpace("--"+f.Name+" "+strings.ToUpper(value)), text)
+	})
 	if c.long != "" {
 		fmt.Fprintf(w, "\n%s", c.long)
 	}

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -65,11 +64,12 @@ func replay(ctx context.Context, c *call) int {
 	if file == nil {
 		return code
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	out := &output{file: c.stdout, w: bufio.NewWriter(c.stdout), failed: cancel}
+	out := bufio.NewWriterSize(c.stdout, 1<<15)
 	r := newReplayer(file, c, paths)
-	r.show = func(v any) { out.line(v) }
+	r.show = func(v any) { // at once: somebody may be waiting for it
+		_ = writeLine(out, v)
+		_ = out.Flush()
+	}
 	if !asJSON && !findings {
 		text := terminal.New(c.stdout)
 		text.Writer = out
@@ -79,11 +79,12 @@ func replay(ctx context.Context, c *call) int {
 	r.onlyFindings = findings
 	err = r.run(ctx)
 	stop()
-	out.flush()
-	if out.err != nil {
-		return c.failed(fmt.Errorf("standard output: %w", out.err))
+	if out.Flush() != nil {
+		return exitFailed
 	}
-	r.summary(l, c.stderr, ctx.Err() != nil)
+	if err == nil || r.rec.Progress().Packets > 0 {
+		r.summary(l, c.stderr, ctx.Err() != nil)
+	}
 	return c.verdict(ctx, l, r.rec, err)
 }
 
@@ -96,7 +97,7 @@ func (c *call) verdict(ctx context.Context, l language, rec *recording.Recording
 	case err != nil:
 		for _, err := range each(err) {
 			hint := ""
-			if errors.Is(err, packet.ErrTruncated) || errors.Is(err, packet.ErrDamaged) {
+			if rec.Progress().Packets > 0 && (errors.Is(err, packet.ErrTruncated) || errors.Is(err, packet.ErrDamaged)) {
 				hint = l.say("; what came before that was read", "(それより前は読み取り済み)")
 			}
 			fmt.Fprintf(c.stderr, "noroshi %s: %s%s\n", c.name, terminal.Clean(err.Error()), hint)
@@ -246,46 +247,6 @@ func (r *replayer) summary(l language, w io.Writer, interrupted bool) {
 	} else if r.findings == 0 {
 		fmt.Fprintln(w, l.say("nothing found", "検知なし"))
 	}
-}
-
-// output is standard output. At its first error the command is to end.
-type output struct {
-	file   *os.File
-	w      *bufio.Writer
-	err    error
-	failed func()
-}
-
-// Write implements io.Writer. The error is kept too: those who print text don't
-// look at it.
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	if err == nil && o.w.Buffered() > 1<<15 {
-		err = o.w.Flush()
-	}
-	return n, o.note(err)
-}
-
-// line writes v as a line of JSON, at once: somebody may be waiting for it.
-func (o *output) line(v any) {
-	if o.err == nil {
-		_ = o.note(writeLine(o.w, v))
-		o.flush()
-	}
-}
-
-func (o *output) flush() { _ = o.note(o.w.Flush()) }
-
-func (o *output) note(err error) error {
-	if err != nil && o.err == nil {
-		var p *os.PathError
-		if errors.As(err, &p) {
-			err = p.Err
-		}
-		o.err = err
-		o.failed()
-	}
-	return err
 }
 
 // progress shows how far the reading has come: on a terminal as it goes,

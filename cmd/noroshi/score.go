@@ -43,9 +43,9 @@ func scoring(ctx context.Context, c *call) int {
 		fs.BoolVar(&asJSON, "json", false, "one JSON object for each check")
 		fs.BoolVar(&list, "list", false, "say what scenarios there are, and play none")
 		fs.StringVar(&dir, "write", "", "write the scenarios as captures into this `folder` and score none")
-		fs.StringVar(&lang, "lang", "", "language of the list: en or ja (default: the locale's)")
-		fs.Uint64Var(&seed, "seed", 1, "seed of all chance")
-		fs.IntVar(&shards, "shards", 1, "goroutines that detect, a power of two")
+		fs.StringVar(&lang, "lang", "", "`language` of the list: en or ja (default: the locale's)")
+		fs.Uint64Var(&seed, "seed", 1, "`number` from which all chance is drawn")
+		fs.IntVar(&shards, "shards", 1, "`number` of goroutines that detect, a power of two")
 	})
 	if !ok {
 		return code

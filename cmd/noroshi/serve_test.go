@@ -59,6 +59,7 @@ listen:
 http: 127.0.0.1:0
 state: %s
 templates: %s
+learned: %s
 networks:
   - name: hosting
     kind: business
@@ -66,7 +67,7 @@ networks:
     host_pps: 1000
 detect:
   flood: {update: 1s}
-`, p.udp, filepath.Join(dir, "state.db"), filepath.Join(dir, "templates"))
+`, p.udp, filepath.Join(dir, "state.db"), filepath.Join(dir, "templates"), filepath.Join(dir, "learned"))
 	if err := os.WriteFile(p.config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

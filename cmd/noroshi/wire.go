@@ -12,6 +12,7 @@ import (
 	"noroshi/finding"
 	"noroshi/incident"
 	"noroshi/internal/config"
+	"noroshi/internal/terminal"
 	"noroshi/pipeline"
 	"noroshi/source/export"
 )
@@ -45,7 +46,10 @@ func (c *call) configuration(path string) (*config.File, int) {
 	var ms config.Mistakes
 	switch {
 	case errors.As(err, &ms):
-		fmt.Fprintf(c.stderr, "%v\nnoroshi %s: %s\n", ms, c.name, plural(len(ms), "mistake", "mistakes"))
+		for _, m := range ms {
+			fmt.Fprintln(c.stderr, terminal.Clean(m.Error()))
+		}
+		fmt.Fprintf(c.stderr, "noroshi %s: %s\n", c.name, plural(len(ms), "mistake", "mistakes"))
 		return nil, exitUsage
 	case err != nil:
 		fmt.Fprintf(c.stderr, "noroshi %s: %v\n", c.name, err)

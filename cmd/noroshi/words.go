@@ -10,7 +10,7 @@ import (
 // as it is.
 var (
 	rolesJa = map[string]string{
-		"bot": "ボット", "victim": "被害者", "scanner": "スキャン元", "reflector": "踏み台", "source": "送信元", "sender": "送信元",
+		"bot": "ボット", "victim": "標的", "scanner": "スキャン元", "reflector": "リフレクター", "source": "送信元", "sender": "送信元",
 		"receiver": "スキャン結果受信サーバー", "loader": "ローダー", "c2": "C&Cサーバー", "exporter": "エクスポーター",
 	}
 	unitsJa = map[string]string{

@@ -82,7 +82,7 @@ func isHandshake(p string) (name string, ok bool) {
 		return "", true
 	}
 	name, rest, ok := field(p)
-	return name, ok && rest == ""
+	return name, ok && rest == "" && len(name) < 32
 }
 
 // Command is an order to attack.

@@ -192,6 +192,9 @@ func (d *decoder) judge(f *File) {
 	if f.State == "" {
 		d.wrongAt("state", "name a file, such as noroshi.db", "incidents must be kept somewhere")
 	}
+	if f.State != "" && f.State == f.Templates {
+		d.wrongAt("templates", "name another", "%s is the file of incidents", f.State)
+	}
 	if !f.HTTP.Addr().IsLoopback() {
 		d.wrongAt("http", "use 127.0.0.1 or [::1]; from elsewhere reach it through ssh -L 8479:127.0.0.1:8479",
 			"%v can be reached by others, and noroshi has no accounts and no TLS yet", f.HTTP)

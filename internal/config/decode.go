@@ -176,6 +176,10 @@ func wantOf(t reflect.Type) string {
 func (d *decoder) scalar(n ast.Node, key, want string, set func(string) error) {
 	s, ok := n.(ast.ScalarNode)
 	if !ok {
+		if list, ok := pairs(n); ok && strings.Contains(want, ":") && len(list) == 1 && startOf(list[0].Key).Line == startOf(list[0].Value).Line {
+			d.wrong(n, key, "in quotes it would be "+want, "without quotes its colon makes it a key and a value")
+			return
+		}
 		d.wrong(n, key, "write "+want, "%s can't stand here", nodeWord(n))
 		return
 	}

@@ -67,7 +67,10 @@ type Writer struct {
 
 // New returns a writer for f, with colour if f is a terminal and neither
 // NO_COLOR (no-color.org) nor TERM=dumb is set.
-func New(f *os.File) *Writer {
+func New(f interface {
+	io.Writer
+	Fd() uintptr
+}) *Writer {
 	colour := term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return &Writer{f, colour}
 }
