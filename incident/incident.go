@@ -70,8 +70,8 @@ const (
 // It is a copy; the [Correlator] keeps the working state.
 type Incident struct {
 	ID     finding.ID `json:"id"`
-	Kind   string     `json:"kind"`             // the rule of the leading finding: "iotbot.scan"
-	Family string     `json:"family,omitempty"` // "mirai"; for floods the vector that weighs most
+	Kind   string     `json:"kind"`   // the rule of the leading finding: "iotbot.scan"
+	Family string     `json:"family"` // "mirai"; for floods the vector that weighs most
 	// Vectors are the families of all findings, sorted, where there are several.
 	Vectors    []string         `json:"vectors,omitempty"`
 	Severity   finding.Severity `json:"severity"`   // the highest of its findings

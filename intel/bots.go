@@ -12,6 +12,7 @@ import (
 type Family struct {
 	Family   string    `yaml:"family"` // key: "mirai"
 	Name     string    `yaml:"name"`
+	NameJa   string    `yaml:"name_ja"`
 	Mark     string    `yaml:"mark"` // "yes", "no", "any": Mirai's mark in its SYNs
 	Floods   bool      `yaml:"floods"`
 	DHT      bool      `yaml:"dht"`
@@ -62,7 +63,7 @@ var Families = sync.OnceValue(func() (list []Family) {
 		if err := f.Check(); err != nil {
 			panic(fmt.Sprintf("%s: %v", f.Family, err))
 		}
-		if f.Mark != "yes" && f.Mark != "no" && f.Mark != "any" || f.Name == "" || len(f.Waves) == 0 {
+		if f.Mark != "yes" && f.Mark != "no" && f.Mark != "any" || f.Name == "" || f.NameJa == "" || len(f.Waves) == 0 {
 			panic("intel: family " + f.Family + " is incomplete")
 		}
 	}

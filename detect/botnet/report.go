@@ -36,13 +36,13 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 	if s.overflow {
 		bots, hostsJa = "at least "+bots, hostsJa+"以上"
 	}
-	add := func(what string, v, limit float64, unit string) {
-		f.Measured = append(f.Measured, finding.Measure{What: what, Value: v, Limit: limit, Unit: unit})
+	add := func(what, ja string, v, limit float64, unit string) {
+		f.Measured = append(f.Measured, finding.Measure{What: what, Ja: ja, Value: v, Limit: limit, Unit: unit})
 	}
 	switch s.role {
 	case "c2":
-		add("hosts that opened a bot's session with it", float64(n), 2, "hosts")
-		add("keep-alives from both sides", float64(min(s.pulses, s.answers)), 0, "packets")
+		add("hosts that opened a bot's session with it", "ボットのセッションを開始したホスト数", float64(n), 2, "hosts")
+		add("keep-alives from both sides", "双方向のキープアライブ", float64(min(s.pulses, s.answers)), 0, "packets")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("%s controls %s", s.endpoint, bots),
 			Ja: fmt.Sprintf("%sは%sのボットを操るC&Cサーバー", s.endpoint, hostsJa),
@@ -56,11 +56,11 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 			f.Why.Ja += fmt.Sprintf("ボットは識別名として%qを送信した。", s.named)
 		}
 		if s.orders > 0 {
-			add("attack commands given", float64(s.orders), 0, "commands")
+			add("attack commands given", "発した攻撃命令", float64(s.orders), 0, "commands")
 		}
 	case "receiver":
-		add("hosts that reported to it", float64(n), float64(d.cfg.MinReporters), "hosts")
-		add("reports read: address, port, user and password of a device", float64(s.reports), 0, "reports")
+		add("hosts that reported to it", "報告を送ったホスト数", float64(n), float64(d.cfg.MinReporters), "hosts")
+		add("reports read: address, port, user and password of a device", "解読した報告(機器のアドレス、ポート、ユーザー名、パスワード)", float64(s.reports), 0, "reports")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("%s gathers what %s found", s.endpoint, bots),
 			Ja: fmt.Sprintf("%sは%sのボットからスキャン結果を集めるサーバー", s.endpoint, hostsJa),
@@ -70,7 +70,7 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 			Ja: fmt.Sprintf("%sが%d番ポートへ数十バイトを送信し、%d件をスキャン結果の報告として解読した。", hostsJa, s.port, s.reports),
 		}
 	default:
-		add("devices it logged in to after another host had guessed the password", float64(n), float64(d.cfg.MinDevices), "devices")
+		add("devices it logged in to after another host had guessed the password", "他のホストがパスワードを推測した後にログインした機器数", float64(n), float64(d.cfg.MinDevices), "devices")
 		f.Title = finding.Text{
 			En: fmt.Sprintf("%s infects devices that others found (%d so far)", s.addr, n),
 			Ja: fmt.Sprintf("%sは他のボットが見つけた機器を感染させるローダー(これまで%d台)", s.addr, n),
@@ -119,8 +119,8 @@ func (d *Detector) announce(o *order, report func(*finding.Finding)) {
 			Samples: float64(len(o.bots)), Evidence: slices.Clone(o.evidence),
 			Next: texts["iotbot.announced"].next, Attack: texts["iotbot.announced"].attack, Requirements: []string{"R24", "R40"},
 			Measured: []finding.Measure{
-				{What: "hosts that got the order", Value: float64(len(o.bots)), Unit: "hosts", Limit: 1},
-				{What: "how long the attack is to last", Value: float64(o.Seconds), Unit: "s"},
+				{What: "hosts that got the order", Ja: "命令を受けたホスト数", Value: float64(len(o.bots)), Unit: "hosts", Limit: 1},
+				{What: "how long the attack is to last", Ja: "攻撃の予定時間", Value: float64(o.Seconds), Unit: "s"},
 			},
 		}
 		f.Peers = []finding.Subject{finding.Host(o.server.addr, "c2", d.net.At(d.net.Lookup(o.server.addr)).Name)}

@@ -232,18 +232,19 @@ func (c *testCase) play(t *testing.T, spec *detect.Spec, shards int, single bool
 func Explained(t *testing.T, spec *detect.Spec, f *finding.Finding) {
 	t.Helper()
 	for what, ok := range map[string]bool{
-		"an ID":             f.ID != finding.ID{},
-		"a rule of its own": slices.ContainsFunc(spec.Rules, func(r detect.Rule) bool { return r.Name == f.Rule }),
-		"a title":           f.Title.En != "" && f.Title.Ja != "",
-		"a reason":          f.Why.En != "" && f.Why.Ja != "",
-		"a next step":       f.Next.En != "" && f.Next.Ja != "",
-		"a measure":         len(f.Measured) > 0 && f.Measured[0].What != "",
-		"evidence":          len(f.Evidence) > 0 && len(f.Evidence) <= finding.MaxEvidence,
-		"few peers":         len(f.Peers) <= finding.MaxPeers,
-		"its times":         f.First != 0 && f.First <= f.Last && f.Said != 0,
-		"a confidence":      f.Confidence > 0 && f.Confidence <= 1,
-		"a cause":           f.Cause.Kind != "",
-		"a requirement":     len(f.Requirements) > 0,
+		"an ID":                    f.ID != finding.ID{},
+		"a rule of its own":        slices.ContainsFunc(spec.Rules, func(r detect.Rule) bool { return r.Name == f.Rule }),
+		"a title":                  f.Title.En != "" && f.Title.Ja != "",
+		"a reason":                 f.Why.En != "" && f.Why.Ja != "",
+		"a next step":              f.Next.En != "" && f.Next.Ja != "",
+		"a measure":                len(f.Measured) > 0 && f.Measured[0].What != "",
+		"evidence":                 len(f.Evidence) > 0 && len(f.Evidence) <= finding.MaxEvidence,
+		"its measures in Japanese": !slices.ContainsFunc(f.Measured, func(m finding.Measure) bool { return m.Ja == "" }),
+		"few peers":                len(f.Peers) <= finding.MaxPeers,
+		"its times":                f.First != 0 && f.First <= f.Last && f.Said != 0,
+		"a confidence":             f.Confidence > 0 && f.Confidence <= 1,
+		"a cause":                  f.Cause.Kind != "",
+		"a requirement":            len(f.Requirements) > 0,
 	} {
 		if !ok {
 			t.Errorf("%s %v: a finding without %s: %+v", f.Rule, f.Subject, what, f)

@@ -60,7 +60,7 @@ func (d *Detector) further(s *suspect, v *deviceBooks, ended bool) *finding.Find
 	if f.Said < v.last {
 		f.Said = v.last
 	}
-	f.Measured = append(f.Measured, finding.Measure{What: fmt.Sprintf("SYNs from source port %d while another is in use", v.port), Value: float64(v.n), Unit: "SYNs", Limit: separate})
+	f.Measured = append(f.Measured, finding.Measure{What: fmt.Sprintf("SYNs from source port %d while another is in use", v.port), Ja: fmt.Sprintf("別のポートの使用中に送信元ポート%dから送られたSYN", v.port), Value: float64(v.n), Unit: "SYNs", Limit: separate})
 	f.Why.En += fmt.Sprintf(" It is another device behind the same address: it keeps source port %d while the first keeps its own.", v.port)
 	f.Why.Ja += fmt.Sprintf("同じアドレスの背後にある別の端末: 1台目とは別の送信元ポート%dを使い続けている。", v.port)
 	return f
@@ -82,51 +82,51 @@ func requirements(v *verdict) []string {
 
 func (d *Detector) measured(s *suspect) (m []finding.Measure) {
 	v, c := &s.judged, d.cfg
-	add := func(what string, value float64, unit string, limit float64) {
-		m = append(m, finding.Measure{What: what, Value: value, Unit: unit, Limit: limit})
+	add := func(what, ja string, value float64, unit string, limit float64) {
+		m = append(m, finding.Measure{What: what, Ja: ja, Value: value, Unit: unit, Limit: limit})
 	}
 	switch v.rule {
 	case "scan.backscatter":
-		add("addresses that got answers they had not asked for", float64(s.n()), "addresses", float64(c.MinEchoes))
-		add("connection attempts seen to it", float64(s.solicited), "SYNs", 0)
+		add("addresses that got answers they had not asked for", "問い合わせていない応答を受けたアドレス数", float64(s.n()), "addresses", float64(c.MinEchoes))
+		add("connection attempts seen to it", "観測した当該ホスト宛ての接続試行", float64(s.solicited), "SYNs", 0)
 		return m
 	case "scan.vertical":
-		add("distinct ports tried on one or two addresses", float64(s.portsTried()), "ports", float64(c.MinPorts))
+		add("distinct ports tried on one or two addresses", "1〜2個のアドレスに対して試したポート数", float64(s.portsTried()), "ports", float64(c.MinPorts))
 		return m
 	}
 	limit := float64(c.MinTargets)
 	if s.marked+s.quotes > 0 {
 		limit = 0 // marks are enough
-		add("SYNs with Mirai's mark (sequence number = destination address)", float64(s.marked), "SYNs", 1)
+		add("SYNs with Mirai's mark (sequence number = destination address)", "Miraiの特徴(シーケンス番号=宛先アドレス)を持つSYN", float64(s.marked), "SYNs", 1)
 		if s.quotes > 0 {
-			add("ICMP errors that quote the mark", float64(s.quotes), "packets", minQuotes)
+			add("ICMP errors that quote the mark", "その特徴を引用するICMPエラー", float64(s.quotes), "packets", minQuotes)
 		}
 	}
 	if s.probes > 0 {
-		add("distinct addresses tried", float64(v.n), "addresses", limit)
+		add("distinct addresses tried", "試行先アドレス数", float64(v.n), "addresses", limit)
 		m[len(m)-1].Error = math.Round(0.05 * float64(v.n))
-		add("share of them that did not answer", math.Round(1000*v.share)/1000, "share", c.FailShare)
+		add("share of them that did not answer", "応答しなかった割合", math.Round(1000*v.share)/1000, "share", c.FailShare)
 	}
 	if s.plain > 0 {
-		add("share of SYNs without any option (40 octets)", math.Round(1000*float64(s.plain)/float64(max(s.probes, 1)))/1000, "share", 0)
+		add("share of SYNs without any option (40 octets)", "オプションのないSYN(40バイト)の割合", math.Round(1000*float64(s.plain)/float64(max(s.probes, 1)))/1000, "share", 0)
 	}
 	if l := v.likelihood; l.ports != 0 {
-		add("mix of ports 23 and 2323: likelihood of Mirai's against other scanners'", math.Round(10*l.ports/math.Ln10)/10, "powers of ten", 6)
+		add("mix of ports 23 and 2323: likelihood of Mirai's against other scanners'", "23番と2323番の比率: 他のスキャナに対するMiraiの尤度比", math.Round(10*l.ports/math.Ln10)/10, "powers of ten", 6)
 	}
 	if l := v.likelihood; l.ranges != 0 {
-		add("no probe into ranges that Mirai leaves out: likelihood against a scanner of all addresses", math.Round(10*l.ranges/math.Ln10)/10, "powers of ten", 6)
+		add("no probe into ranges that Mirai leaves out: likelihood against a scanner of all addresses", "Miraiの除外範囲への試行がないこと: 全アドレスを調べるスキャナに対する尤度比", math.Round(10*l.ranges/math.Ln10)/10, "powers of ten", 6)
 	}
 	if s.reached > 0 && s.marked > 0 {
-		add("probes into 100.127.0.0/16 and 169.254.0.0/16, which Mirai scans by mistake", float64(s.reached), "addresses", 0)
+		add("probes into 100.127.0.0/16 and 169.254.0.0/16, which Mirai scans by mistake", "Miraiが誤って調べる100.127.0.0/16と169.254.0.0/16への試行", float64(s.reached), "addresses", 0)
 	}
 	if s.nth > 0 {
-		add("devices at work at once behind the address", float64(s.nth+1), "devices", 2)
+		add("devices at work at once behind the address", "同じアドレスの背後で同時に動作する端末数", float64(s.nth+1), "devices", 2)
 	}
 	if p := count256(&s.peers); p >= minPeers {
-		add("peers by UDP from one port", float64(p), "addresses", minPeers)
+		add("peers by UDP from one port", "単一のUDPポートから通信したピア数", float64(p), "addresses", minPeers)
 	}
 	if s.dark > 0 {
-		add("unused addresses tried", float64(s.dark), "addresses", 0)
+		add("unused addresses tried", "未使用アドレスへの試行", float64(s.dark), "addresses", 0)
 	}
 	return m
 }
@@ -193,7 +193,7 @@ func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	name := "an IoT bot without Mirai's mark"
 	nameJa := "IoTボット(Miraiの特徴なし)"
 	if v.known != nil {
-		name, nameJa = v.known.Name, v.known.Name
+		name, nameJa = v.known.Name, v.known.NameJa
 	}
 	title = finding.Text{En: fmt.Sprintf("%s is infected: %s", addr, name), Ja: fmt.Sprintf("%sが感染: %s", addr, nameJa)}
 	if v.hearsay {

@@ -173,7 +173,7 @@ func (d *Detector) finding(from source, x *exporter, ended bool) *finding.Findin
 		Subject: finding.Host(a, "exporter", ""), First: x.first, Last: max(x.last, x.first), Said: x.said, Ended: ended,
 		Cause:    finding.Cause{Kind: "sampling", Key: a.String()},
 		Samples:  float64(d.cfg.MinRecords / every),
-		Measured: []finding.Measure{{What: "TCP records that have both the first and the last packet of their flow", Value: math.Round(1000*x.share) / 1000, Unit: "share", Limit: d.cfg.MaxWhole}},
+		Measured: []finding.Measure{{What: "TCP records that have both the first and the last packet of their flow", Ja: "フローの最初と最後のパケットを共に含むTCPレコード", Value: math.Round(1000*x.share) / 1000, Unit: "share", Limit: d.cfg.MaxWhole}},
 		Evidence: slices.Clone(x.evidence), Attack: []string{}, Next: rule.Next, Requirements: []string{"R25"},
 		Title: finding.Text{
 			En: fmt.Sprintf("%s says it samples 1:%d and seems to look at every packet", a, from.rate),
