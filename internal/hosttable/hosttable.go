@@ -103,13 +103,19 @@ func (t *Table[V]) Warm(key *event.Addr) uint32 {
 	return s.slots[h&uint64(len(s.slots)-1)].Last
 }
 
+// growAt is how many of a segment's slots are in use when it grows: from five
+// eighths for the first to three quarters for the last, so that segments that
+// fill alike don't all grow at one time.
+func growAt(slots, segment int) int { return slots * (160 + segment/8) / 256 }
+
 // Get returns the entry of key, a new one if there is none, touched at now,
 // which is not 0. The pointer is valid until the next Get. before is when the
 // entry was touched last; 0 for a new one.
 func (t *Table[V]) Get(key *event.Addr, now uint32) (e *Entry[V], before uint32) {
 	h := key.Hash(t.seed)
-	s := &t.segs[h>>(64-segmentBits)]
-	if s.used >= len(s.slots)*3/4 && s.tried != now {
+	n := h >> (64 - segmentBits)
+	s := &t.segs[n]
+	if s.used >= growAt(len(s.slots), int(n)) && s.tried != now {
 		t.grow(s, now)
 	}
 	mask := uint64(len(s.slots) - 1)
