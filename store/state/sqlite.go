@@ -161,6 +161,8 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		hint = "create its folder first"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "let the user that noroshi runs as write there, or name another file"
 	case errors.As(err, &e):
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_NOTADB:
