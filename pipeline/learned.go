@@ -21,20 +21,19 @@ func (l *lane) learnedFile(i int) string {
 	return fmt.Sprintf("%s.%s.%d", l.Learned, l.specs[i].Spec.Name, l.index)
 }
 
-// recall gives the lane's detectors what any lane's had learned when the program
-// last ran: with another number of shards an object may be another's.
-func (l *lane) recall() {
-	for i, d := range l.detectors {
-		learner, ok := d.(detect.Learner)
-		if !ok || l.Learned == "" {
-			continue
-		}
-		files, _ := filepath.Glob(l.Learned + "." + l.specs[i].Spec.Name + ".*[0-9]")
-		slices.Sort(files)
-		for _, path := range files {
-			if err := load(learner, path); err != nil {
-				slog.Warn("what was learned can't be read; it will be learned anew", "file", path, "error", err)
-			}
+// recall gives the lane's i-th detector what any lane's had learned when it was
+// last written: with another number of shards an object may be another's. One
+// that failed and begins anew gets it too, lest it write nothing over it.
+func (l *lane) recall(i int) {
+	learner, ok := l.detectors[i].(detect.Learner)
+	if !ok || l.Learned == "" {
+		return
+	}
+	files, _ := filepath.Glob(l.Learned + "." + l.specs[i].Spec.Name + ".*[0-9]")
+	slices.Sort(files)
+	for _, path := range files {
+		if err := load(learner, path); err != nil {
+			slog.Warn("what was learned can't be read; it will be learned anew", "file", path, "error", err)
 		}
 	}
 }

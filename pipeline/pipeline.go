@@ -280,8 +280,8 @@ func (r *run) lane(specs []Detector) *lane {
 	for _, d := range specs {
 		made, _ := r.make(d) // Check has made one like it
 		l.detectors = append(l.detectors, made)
+		l.recall(len(l.detectors) - 1)
 	}
-	l.recall()
 	r.lanes = append(r.lanes, l)
 	return l
 }
@@ -334,7 +334,7 @@ func (r *run) startClock(ctx context.Context) (stop func()) {
 // lane is one goroutine with detectors of its own.
 type lane struct {
 	*run
-	index     int // lane 0 tells the clock
+	index     int // among all lanes
 	specs     []Detector
 	queue     chan work
 	detectors []detect.Detector
@@ -389,6 +389,7 @@ func (s *lane) guard(i int, f func(detect.Detector)) {
 					"times", n, "why", why, "stack", string(debug.Stack()))
 			}
 			s.detectors[i], _ = s.make(s.specs[i])
+			s.recall(i)
 		}
 	}()
 	f(s.detectors[i])

@@ -384,6 +384,11 @@ func (p *pupil) Load(r io.Reader) error {
 	return err
 }
 
+// clumsy is a pupil that fails at each batch.
+type clumsy struct{ pupil }
+
+func (*clumsy) Detect(*event.Batch, func(*finding.Finding)) { panic("clumsy") }
+
 // What was learned outlives the run, with any number of shards; a damaged file
 // costs its own knowledge only.
 func TestLearned(t *testing.T) {
@@ -401,6 +406,17 @@ func TestLearned(t *testing.T) {
 	}
 	if n := run(2); n < 2500 {
 		t.Errorf("with two shards %v", n)
+	}
+	// One that fails begins with what was kept, and writes no less.
+	before := run(1)
+	failing := *spec
+	failing.New = func(detect.Env) (detect.Detector, error) { return &clumsy{}, nil }
+	p := &Pipeline{Detectors: []Detector{{Spec: &failing}}, Shards: 1, Learned: path, Report: func(*finding.Finding) {}}
+	if err := p.Run(context.Background(), &recorded{flows(1000, 1), 100, nil}); err != nil || p.Stats().Panics == 0 {
+		t.Fatalf("%v, %d panics", err, p.Stats().Panics)
+	}
+	if n := run(1); n < before {
+		t.Errorf("after a failure %v, before it %v", n, before)
 	}
 	if err := os.WriteFile(path+".pupil.0", []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)

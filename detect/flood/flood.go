@@ -713,6 +713,20 @@ func (d *Detector) Advance(now event.Time, report func(*finding.Finding)) {
 	d.tellCrowd(report)
 }
 
+// Finish reports the latest numbers of floods that go on.
+func (d *Detector) Finish(report func(*finding.Finding)) {
+	for _, s := range d.suspects {
+		if s == nil {
+			continue
+		}
+		for _, v := range s.vectors {
+			if v.alarmed() && v.packets != v.told {
+				d.report(s, v, report)
+			}
+		}
+	}
+}
+
 // Usage returns the state held.
 func (d *Detector) Usage() detect.Usage {
 	u := detect.Usage{

@@ -4,8 +4,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
-	"os"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -229,54 +227,6 @@ func TestRing(t *testing.T) {
 	r.add(start, start+100e9, start+100e9, 100_000, 0) // most of it before what is remembered
 	if c := r.test(start+100e9, 50, 1e18); c.peakPPS < 980 || c.peakPPS > 1020 {
 		t.Errorf("half of it forgotten: %+v", c)
-	}
-}
-
-// Ten million hosts fit in two gigabytes.
-func TestTenMillionHosts(t *testing.T) {
-	if os.Getenv("NOROSHI_LARGE") == "" {
-		t.Skip("SKIPPED: takes gigabytes; set NOROSHI_LARGE=1")
-	}
-	d := fresh(t, nil)
-	none := func(*finding.Finding) {}
-	var b event.Batch
-	longest := time.Duration(0)
-	x, at := uint64(1), start
-	// fill plays rounds batches towards n hosts and returns the processor time per flow.
-	fill := func(n uint32, rounds int, all bool) time.Duration {
-		var took time.Duration
-		h := uint32(0)
-		for range rounds {
-			b.Reset()
-			for range event.BatchSize {
-				x = event.Mix(x + 1)
-				if h++; !all {
-					h = uint32(x >> 20)
-				}
-				at += 5e3
-				ordinary(b.NewFlow(), h%n, x, at)
-			}
-			before := used()
-			d.Detect(&b, none)
-			spent := used() - before // processor time, for others on the machine take turns
-			longest = max(longest, spent)
-			took += spent
-		}
-		return took / time.Duration(rounds*event.BatchSize)
-	}
-	fill(100_000, 1000, true)
-	small := fill(100_000, 2000, false)
-	fill(10_000_000, 20_000, true)
-	grown := longest
-	longest = 0
-	large := fill(10_000_000, 4000, false)
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	t.Logf("%d entries, tables %d MB, heap %d MB; %v of processor time per flow with 100,000 hosts, %v with 10 million; longest batch of %d: %v while the tables grew, %v after",
-		d.Usage().Entries, d.Usage().Bytes>>20, m.HeapAlloc>>20, small, large, event.BatchSize, grown, longest)
-	if m.HeapAlloc > 2<<30 {
-		t.Errorf("%d octets", m.HeapAlloc)
 	}
 }
 

@@ -44,7 +44,7 @@ func TestSenderRefuses(t *testing.T) {
 func TestSender(t *testing.T) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		t.Skip("no UDP socket on loopback:", err)
+		t.Skip("SKIPPED: no UDP socket on loopback:", err)
 	}
 	defer conn.Close()
 	s := scenario.Demo()
