@@ -83,6 +83,16 @@ type Rule struct {
 	Attack         []string     // MITRE ATT&CK technique IDs
 }
 
+// RuleNamed returns the rule of that name, or nil.
+func RuleNamed(rules []Rule, name string) *Rule {
+	for i := range rules {
+		if rules[i].Name == name {
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
 // Env is what a detector is made from.
 type Env struct {
 	Config  any            // what Spec.Config returned, perhaps changed by the operator

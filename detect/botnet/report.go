@@ -27,7 +27,7 @@ func (d *Detector) finding(s *server, confidence float64, ended bool) *finding.F
 		First: s.first, Last: max(s.last, s.first), Said: max(s.reportedAt, s.said), Ended: ended,
 		Cause:   finding.Cause{Kind: "iotbot", Key: "mirai/" + s.role + "/" + s.addr.String()},
 		Samples: float64(max(s.handshakes+s.reports, n)), Evidence: slices.Clone(s.evidence),
-		Next: texts[rule].next, Attack: texts[rule].attack, Requirements: []string{"R24", "R38", "R40"},
+		Next: detect.RuleNamed(rules, rule).Next, Attack: detect.RuleNamed(rules, rule).Attack, Requirements: []string{"R24", "R38", "R40"},
 	}
 	for _, a := range s.list {
 		f.Peers = append(f.Peers, finding.Host(a, "bot", d.net.At(d.net.Lookup(a)).Name))
@@ -117,7 +117,7 @@ func (d *Detector) announce(o *order, report func(*finding.Finding)) {
 			First: o.first, Last: max(o.last, o.first), Said: o.last, Ended: o.ended,
 			Cause:   finding.Cause{Kind: "iotbot", Key: "announced/" + vector.Flood, Target: target, Bits: t.Bits},
 			Samples: float64(len(o.bots)), Evidence: slices.Clone(o.evidence),
-			Next: texts["iotbot.announced"].next, Attack: texts["iotbot.announced"].attack, Requirements: []string{"R24", "R40"},
+			Next: detect.RuleNamed(rules, "iotbot.announced").Next, Attack: detect.RuleNamed(rules, "iotbot.announced").Attack, Requirements: []string{"R24", "R40"},
 			Measured: []finding.Measure{
 				{What: "hosts that got the order", Ja: "命令を受けたホスト数", Value: float64(len(o.bots)), Unit: "hosts", Limit: 1},
 				{What: "how long the attack is to last", Ja: "攻撃の予定時間", Value: float64(o.Seconds), Unit: "s"},
@@ -160,66 +160,58 @@ func (o *order) told() []event.Addr {
 	return list[:min(len(list), finding.MaxPeers-1)]
 }
 
-type text struct {
-	doc, next, falsePositives finding.Text
-	attack                    []string
-}
-
-var texts = map[string]text{
-	"iotbot.receiver": {
-		doc:    finding.Text{En: "A host to which bots report the devices they can log in to.", Ja: "ボットがログイン可能な機器を報告する先のサーバー。"},
-		attack: []string{"T1041", "T1583.003"},
-		next: finding.Text{
+// rules are what the detector reports.
+var rules = []detect.Rule{
+	{
+		Name:   "iotbot.receiver",
+		Doc:    finding.Text{En: "A host to which bots report the devices they can log in to.", Ja: "ボットがログイン可能な機器を報告する先のサーバー。"},
+		Attack: []string{"T1041", "T1583.003"},
+		Next: finding.Text{
 			En: "List everybody who talks to it: they are infected. Tell the network it is in. Devices it was told of will be infected within minutes: warn those subscribers first.",
 			Ja: "このサーバーと通信する端末はすべて感染しているとみなし、一覧を作成してください。設置先のネットワークへ連絡し、報告された機器(数分以内に感染する)の契約者へ優先して注意喚起してください。",
 		},
-		falsePositives: finding.Text{En: "A service of its own on the same port with small messages; the reports read decide.", Ja: "同じポートで短いメッセージを扱う別のサービス(解読できた報告の有無で判断)。"},
+		FalsePositives: finding.Text{En: "A service of its own on the same port with small messages; the reports read decide.", Ja: "同じポートで短いメッセージを扱う別のサービス(解読できた報告の有無で判断)。"},
 	},
-	"iotbot.loader": {
-		doc:    finding.Text{En: "A host that logs in to devices whose password another has guessed, and installs the bot.", Ja: "他のホストが推測したパスワードで機器にログインし、ボットを導入するサーバー。"},
-		attack: []string{"T1078", "T1105"},
-		next: finding.Text{
+	{
+		Name:   "iotbot.loader",
+		Doc:    finding.Text{En: "A host that logs in to devices whose password another has guessed, and installs the bot.", Ja: "他のホストが推測したパスワードで機器にログインし、ボットを導入するサーバー。"},
+		Attack: []string{"T1078", "T1105"},
+		Next: finding.Text{
 			En: "Filter it towards the subscribers' telnet ports where your rules allow, tell its network, and treat each device it logged in to as infected.",
 			Ja: "規程で認められる範囲で、このサーバーから加入者のtelnetポート宛ての通信を遮断し、設置先のネットワークへ連絡してください。ログインされた機器は感染したものとして扱います。",
 		},
-		falsePositives: finding.Text{En: "An administrator who logs in after colleagues; two or more devices and the order of events decide.", Ja: "同僚の後からログインする管理者(台数と時系列で判断)。"},
+		FalsePositives: finding.Text{En: "An administrator who logs in after colleagues; two or more devices and the order of events decide.", Ja: "同僚の後からログインする管理者(台数と時系列で判断)。"},
 	},
-	"iotbot.c2": {
-		doc:    finding.Text{En: "A server that controls bots.", Ja: "ボットを制御するC&Cサーバー。"},
-		attack: []string{"T1071", "T1095"},
-		next: finding.Text{
+	{
+		Name:   "iotbot.c2",
+		Doc:    finding.Text{En: "A server that controls bots.", Ja: "ボットを制御するC&Cサーバー。"},
+		Attack: []string{"T1071", "T1095"},
+		Next: finding.Text{
 			En: "Everybody connected to it is infected: list and notify them. Where your rules allow, block the address for a limited time; it moves by DNS within days. Tell its network and JPCERT/CC.",
 			Ja: "接続中の端末はすべて感染しています。一覧を作成し契約者へ連絡してください。規程で認められる範囲で期限付きで遮断します(数日でDNSにより移転します)。設置先のネットワークとJPCERT/CCにも連絡してください。",
 		},
-		falsePositives: finding.Text{En: "None seen in 9,163 public client flows; another protocol may begin with the same four octets, so two clients or a keep-alive are needed.", Ja: "公開された9,163フローでは誤検知なし。同じ4オクテットで始まる別プロトコルに備え、2台以上またはキープアライブを条件とする。"},
+		FalsePositives: finding.Text{En: "None seen in 9,163 public client flows; another protocol may begin with the same four octets, so two clients or a keep-alive are needed.", Ja: "公開された9,163フローでは誤検知なし。同じ4オクテットで始まる別プロトコルに備え、2台以上またはキープアライブを条件とする。"},
 	},
-	"iotbot.announced": {
-		doc:    finding.Text{En: "A control server has ordered an attack.", Ja: "C&Cサーバーが攻撃を命令した。"},
-		attack: []string{"T1498.001"},
-		next: finding.Text{
+	{
+		Name:   "iotbot.announced",
+		Doc:    finding.Text{En: "A control server has ordered an attack.", Ja: "C&Cサーバーが攻撃を命令した。"},
+		Attack: []string{"T1498.001"},
+		Next: finding.Text{
 			En: "If the victim is yours, prepare the filter for this vector now and warn its owner; if it is not, warn its network, and limit the vector where your own bots enter.",
 			Ja: "被害者が自網であれば、このベクタのフィルタを直ちに準備し利用者へ連絡してください。他網であればそのネットワークへ連絡し、自網ボットの収容側で該当ベクタを帯域制限してください。",
 		},
-		falsePositives: finding.Text{En: "An order that the bots don't follow.", Ja: "ボットが実行しなかった命令。"},
+		FalsePositives: finding.Text{En: "An order that the bots don't follow.", Ja: "ボットが実行しなかった命令。"},
 	},
 }
 
 // Spec describes the detector.
 var Spec = detect.Spec{
 	Name: "botnet", Version: version,
-	Rules:        rules(),
+	Rules:        rules,
 	Memory:       "At most max_servers servers and as many loaders, each with at most max_clients clients of 40 octets; max_devices guessed devices and reporters of 100 octets; 1,024 orders; 1,048,576 clients of all servers. The one that came first goes, one that was reported last, and is counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f (bot/scanner.c, bot/main.c, bot/attack.c, loader, cnc/attack.go)",
 	Requirements: []string{"R24", "R35", "R38", "R40"},
 	Config:       defaults,
 	Select:       wanted,
 	New:          newDetector,
-}
-
-func rules() (list []detect.Rule) {
-	for _, name := range []string{"iotbot.receiver", "iotbot.loader", "iotbot.c2", "iotbot.announced"} {
-		t := texts[name]
-		list = append(list, detect.Rule{Name: name, Doc: t.doc, Next: t.next, FalsePositives: t.falsePositives, Attack: t.attack})
-	}
-	return list
 }

@@ -17,13 +17,14 @@ const version = 2
 // finding words what the books say.
 func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {
 	v := &s.judged
+	rule := detect.RuleNamed(rules, v.rule)
 	f := &finding.Finding{
 		ID: s.id, Rule: v.rule, Version: version, Family: v.family, Severity: v.severity, Confidence: v.confidence,
 		Subject: finding.Host(s.addr, v.role, s.network.Name),
 		First:   s.first, Last: s.upto, Said: s.reportedAt, Ended: ended,
 		Cause:   finding.Cause{Kind: "scan", Key: v.rule + "/" + v.wave + "/" + d.tenant(s)},
 		Samples: float64(s.probes + s.quotes), Evidence: slices.Clone(s.evidence),
-		Attack: []string{"T1046", "T1595.001"}, Next: texts[v.rule].next, Requirements: []string{"R24"},
+		Attack: slices.Clone(rule.Attack), Next: rule.Next, Requirements: []string{"R24"},
 	}
 	if f.Said == 0 {
 		f.Said = s.last
@@ -44,7 +45,6 @@ func (d *Detector) finding(s *suspect, ended bool) *finding.Finding {
 		f.Cause.Key = v.rule + "/" + s.addr.String()
 	case "scan.backscatter":
 		f.Cause.Key, f.Cause.Target, f.Cause.Bits = v.rule, s.addr, f.Subject.Bits
-		f.Attack = []string{"T1498.001"}
 	}
 	f.Measured = d.measured(s)
 	f.Title, f.Why = d.words(s)
@@ -228,78 +228,75 @@ func (d *Detector) words(s *suspect) (title, why finding.Text) {
 	return title, why
 }
 
-type text struct{ doc, next, falsePositives finding.Text }
-
 var outside = finding.Text{
 	En: "It is not yours. Count it for the trend, and watch which of your addresses answered it: those are the next.",
 	Ja: "自網の端末ではありません。動向として計上し、応答した自網アドレス(次に感染する可能性がある端末)を確認してください。",
 }
 
-var texts = map[string]text{
-	"iotbot.scan": {
-		doc: finding.Text{En: "An infected device that looks for others.", Ja: "他の機器を探索している感染端末。"},
-		next: finding.Text{
+// rules are what the detector reports.
+var rules = []detect.Rule{
+	{
+		Name:   "iotbot.scan",
+		Attack: []string{"T1046", "T1595.001"},
+		Doc:    finding.Text{En: "An infected device that looks for others.", Ja: "他の機器を探索している感染端末。"},
+		Next: finding.Text{
 			En: "Find the subscriber by address, port and time, and send the infection notice: power the device off and on, change its password and update it before it is back online; a port that looks closed proves nothing. Until then limit outgoing telnet and the ports named here.",
 			Ja: "アドレス・ポート・時刻から契約者を特定し、注意喚起を送ってください(電源の再投入、再接続前のパスワード変更とファームウェア更新)。ポートが閉じて見えても感染していない証拠にはなりません。それまでの間、外向きのtelnetと挙げたポートを制限します。",
 		},
-		falsePositives: finding.Text{
+		FalsePositives: finding.Text{
 			En: "A researcher or an administrator behind a subscriber line who scans on purpose; a monitoring system whose many targets are down. Make an exception with an owner and an end. A SYN from outside with a subscriber's address as its forged sender: filter your own addresses where they come in.",
 			Ja: "加入者回線から意図的にスキャンする研究者や管理者、監視対象の多くが停止している監視システム。担当者と期限を付けて例外に登録してください。加入者アドレスを送信元に詐称した外部からのSYNでも検知されるため、自網アドレスを送信元とする外部からの流入は網の境界で遮断してください。",
 		},
 	},
-	"scan.horizontal": {
-		doc: finding.Text{En: "A host that tries a service on many addresses.", Ja: "多数のアドレスの同一サービスを試行するホスト。"},
-		next: finding.Text{
+	{
+		Name:   "scan.horizontal",
+		Attack: []string{"T1046", "T1595.001"},
+		Doc:    finding.Text{En: "A host that tries a service on many addresses.", Ja: "多数のアドレスの同一サービスを試行するホスト。"},
+		Next: finding.Text{
 			En: "If it is a subscriber's, treat it as a compromised computer: find it and notify the subscriber. If it comes from outside, see which of your hosts answered, and whether the service should be reachable at all.",
 			Ja: "加入者の端末であれば侵害された可能性があるものとして契約者に連絡してください。外部からであれば、応答した自網ホストと、そのサービスを公開する必要性を確認してください。",
 		},
-		falsePositives: finding.Text{
+		FalsePositives: finding.Text{
 			En: "Configuration management that logs in to many hosts of which most are down; crawlers on unusual ports.",
 			Ja: "多数のホストへログインする構成管理ツール(大半が停止中の場合)、特殊なポートのクローラ。",
 		},
 	},
-	"scan.vertical": {
-		doc: finding.Text{En: "A host that tries many ports of one other.", Ja: "1台のホストの多数のポートを試行するホスト。"},
-		next: finding.Text{
+	{
+		Name:   "scan.vertical",
+		Attack: []string{"T1046", "T1595.001"},
+		Doc:    finding.Text{En: "A host that tries many ports of one other.", Ja: "1台のホストの多数のポートを試行するホスト。"},
+		Next: finding.Text{
 			En: "Ask the target's owner whether it was ordered. If not, see which ports answered and what followed.",
 			Ja: "対象の管理者に、依頼したスキャンかどうかを確認してください。そうでなければ、応答したポートとその後の通信を調べてください。",
 		},
-		falsePositives: finding.Text{En: "Security audits; a client that falls back from port to port, such as a mail program that looks for its server's settings (about ten ports).", Ja: "セキュリティ診断、ポートを順に試すクライアント(設定を自動検出するメールソフトは10個ほど試行)。"},
+		FalsePositives: finding.Text{En: "Security audits; a client that falls back from port to port, such as a mail program that looks for its server's settings (about ten ports).", Ja: "セキュリティ診断、ポートを順に試すクライアント(設定を自動検出するメールソフトは10個ほど試行)。"},
 	},
-	"scan.survey": {
-		doc:            finding.Text{En: "A known survey of the whole internet.", Ja: "インターネット全体を対象とする既知の調査スキャン。"},
-		next:           finding.Text{En: "Nothing. Leave it out of statistics about attacks.", Ja: "対応不要です。攻撃の統計から除外してください。"},
-		falsePositives: finding.Text{En: "An address that the survey has given up.", Ja: "調査機関が手放したアドレス。"},
+	{
+		Name:           "scan.survey",
+		Attack:         []string{"T1046", "T1595.001"},
+		Doc:            finding.Text{En: "A known survey of the whole internet.", Ja: "インターネット全体を対象とする既知の調査スキャン。"},
+		Next:           finding.Text{En: "Nothing. Leave it out of statistics about attacks.", Ja: "対応不要です。攻撃の統計から除外してください。"},
+		FalsePositives: finding.Text{En: "An address that the survey has given up.", Ja: "調査機関が手放したアドレス。"},
 	},
-	"scan.backscatter": {
-		doc: finding.Text{En: "A host elsewhere answers your addresses because somebody floods it with forged sources.", Ja: "送信元を詐称した攻撃の被害者から、自網アドレスへ届く跳ね返りパケット。"},
-		next: finding.Text{
+	{
+		Name:   "scan.backscatter",
+		Attack: []string{"T1498.001"},
+		Doc:    finding.Text{En: "A host elsewhere answers your addresses because somebody floods it with forged sources.", Ja: "送信元を詐称した攻撃の被害者から、自網アドレスへ届く跳ね返りパケット。"},
+		Next: finding.Text{
 			En: "Your addresses are not the attackers; say so when somebody complains. The address named here is a victim: its network may want to know.",
 			Ja: "自網のアドレスは攻撃元ではありません(苦情があればそう説明できます)。ここに挙げたアドレスは被害者であり、そのネットワークへの連絡を検討してください。",
 		},
-		falsePositives: finding.Text{En: "A server whose clients' requests leave by a way that nobody watches.", Ja: "往路が観測されない経路を通るサーバ。"},
+		FalsePositives: finding.Text{En: "A server whose clients' requests leave by a way that nobody watches.", Ja: "往路が観測されない経路を通るサーバ。"},
 	},
 }
 
 // Spec describes the detector.
 var Spec = detect.Spec{
 	Name: "iotbot", Version: version,
-	Rules:        rules(),
+	Rules:        rules,
 	Memory:       "32 octets for each of at most max_hosts hosts that tried something, and an eighth of them for those that answered unasked; about 1.5 kB for each of at most max_suspects. At the bound the host touched longest ago goes, or the least suspicious that was not reported; both are counted.",
 	Source:       "jgamblin/Mirai-Source-Code at 4889a6f; Antonakakis et al. 2017; Jung et al., Fast Portscan Detection Using Sequential Hypothesis Testing, 2004; Moore et al., Inferring Internet Denial-of-Service Activity, 2001; Whang et al. 1990",
 	Requirements: []string{"R24", "R35", "R36", "R37", "R46", "R57", "R120", "R121", "R122", "R127"},
 	Config:       defaults,
 	New:          newDetector,
-}
-
-func rules() (list []detect.Rule) {
-	for _, name := range []string{"iotbot.scan", "scan.horizontal", "scan.vertical", "scan.survey", "scan.backscatter"} {
-		t := texts[name]
-		attack := []string{"T1046", "T1595.001"}
-		if name == "scan.backscatter" {
-			attack = []string{"T1498.001"}
-		}
-		list = append(list, detect.Rule{Name: name, Doc: t.doc, Next: t.next, FalsePositives: t.falsePositives, Attack: attack})
-	}
-	return list
 }
