@@ -168,4 +168,6 @@ func (c *Client) query(ctx context.Context, sql string, params Params) (*rows, e
 func (r *rows) close() { _ = r.body.Close() }
 
 // Exec runs one statement of Layout.Statements.
-func (c *Client) Exec(ctx context.Context, statement string) error { return c.exec(ctx, statement, nil) }
+func (c *Client) Exec(ctx context.Context, statement string) error {
+	return c.exec(ctx, statement, nil)
+}
