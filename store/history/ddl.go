@@ -56,7 +56,7 @@ func (l Layout) settings(ttl bool) string {
 	} else {
 		s = append(s, fmt.Sprintf("replicated_deduplication_window = %d", Window), "replicated_deduplication_window_seconds = 604800")
 	}
-	s = append(s, "fsync_after_insert = 1", "fsync_part_directory = 1", "min_bytes_for_wide_part = 0")
+	s = append(s, "fsync_after_insert = 1", "fsync_part_directory = 1", "min_bytes_for_wide_part = 134217728")
 	if ttl {
 		s = append(s, "ttl_only_drop_parts = 1")
 	}

@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"hash/fnv"
 	"strings"
 
 	"noroshi/event"
@@ -81,8 +82,19 @@ func (l Layout) rollup(r *rollup) []string {
 		query = fmt.Sprintf("SELECT minute, %s, %s FROM (%s) ORDER BY %s DESC LIMIT %d BY minute",
 			keys, strings.Join(names, ", "), query, strings.TrimPrefix(share, " + "), Heaviest)
 	}
-	return append(list, fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s%s TO %s AS %s",
-		l.all(r.name+"_view"), l.on(), l.local(r.name), query))
+	return append(list, fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s%s TO %s AS %s\nCOMMENT '%s'",
+		l.all(r.view()), l.on(), l.local(r.name), query, mark(query)))
+}
+
+// view is the name of the view that fills the rollup.
+func (r *rollup) view() string { return r.name + "_view" }
+
+// mark tells one version of a view's query from another. The server keeps it as
+// the view's comment, for it shows the query only in its own words.
+func mark(query string) string {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(query))
+	return fmt.Sprintf("noroshi %016x", h.Sum64())
 }
 
 func (t *table) column(name string) *column {
