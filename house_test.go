@@ -32,7 +32,7 @@ var mayImport = map[string]string{
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
 	"bench":           "event finding network detect pipeline scenario source store",
-	"internal/config": "event network detect incident source",
+	"internal/config": "event network detect incident source store",
 }
 
 // TestImports holds the layers. It lists what non-test code imports.

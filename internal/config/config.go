@@ -4,7 +4,7 @@
 //
 // A file is a File, which is made of the components' own Configs. The name of a
 // key is the name of its field in snake case, unless a yaml tag says otherwise.
-// Durations carry a unit (30s); numbers may carry a decimal or a binary prefix
+// Durations carry a unit (30s, 14d); numbers may carry a decimal or a binary prefix
 // (20k, 64Mi). Anchors, aliases and tags of YAML are refused.
 package config
 
@@ -23,6 +23,7 @@ import (
 	"noroshi/incident"
 	"noroshi/network"
 	"noroshi/source/packet"
+	"noroshi/store/history"
 )
 
 // File is a configuration.
@@ -50,6 +51,8 @@ type File struct {
 	// Learned begins the names of the files in which what detectors learned
 	// outlives a restart; empty means it doesn't.
 	Learned string
+	// History is where events are remembered.
+	History history.Config
 	// HTTP is where the API, the stream of incidents and the metrics are
 	// served: a loopback address.
 	HTTP netip.AddrPort `yaml:"http"`
@@ -98,6 +101,7 @@ func Default() *File {
 		State:     "noroshi.db",
 		Templates: "noroshi.templates",
 		Learned:   "noroshi.learned",
+		History:   history.Default(),
 		HTTP:      netip.MustParseAddrPort("127.0.0.1:8479"),
 		Detect:    map[string]any{},
 	}
@@ -194,6 +198,9 @@ func (d *decoder) judge(f *File) {
 	}
 	if f.State != "" && f.State == f.Templates {
 		d.wrongAt("templates", "name another", "%s is the file of incidents", f.State)
+	}
+	if key, err := f.History.Check(); err != nil {
+		d.wrongAt("history."+key, "docs/history.md says what it means", "%v", err)
 	}
 	if !f.HTTP.Addr().IsLoopback() {
 		d.wrongAt("http", "use 127.0.0.1 or [::1]; from elsewhere reach it through ssh -L 8479:127.0.0.1:8479",

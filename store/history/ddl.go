@@ -20,7 +20,7 @@ type Layout struct {
 // Whole days of a table go at once.
 type Keep struct {
 	Flows    time.Duration
-	DNS      time.Duration
+	DNS      time.Duration `yaml:"dns"`
 	Sessions time.Duration
 	Logs     time.Duration
 	// Rollups is for counts by the minute, and for the book of what is missing.
