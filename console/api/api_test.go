@@ -277,9 +277,12 @@ func TestExceptions(t *testing.T) {
 	}
 	path := fmt.Sprint("/api/exceptions/", l.Exceptions[0].ID)
 	for _, want := range []int{204, 404} {
-		if status, text, _ := h.do("DELETE", path, ""); status != want {
+		if status, text, _ := h.do("DELETE", path+"?by=me", ""); status != want {
 			t.Errorf("DELETE: %d %s, want %d", status, text, want)
 		}
+	}
+	if status, text, _ := h.do("DELETE", path, ""); status != 400 || !strings.Contains(text, "who removes it") {
+		t.Errorf("removed by nobody: %d %s", status, text)
 	}
 	if status, _, _ := h.do("DELETE", "/api/exceptions/x", ""); status != 400 {
 		t.Error(status)

@@ -208,8 +208,8 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		if _, err := s.AddException(ctx, incident.Exception{}); err == nil {
 			t.Error("one that covers everything is kept")
 		}
-		must(t, s.RemoveException(ctx, id))
-		if err := s.RemoveException(ctx, id); !errors.Is(err, state.ErrNone) {
+		must(t, s.RemoveException(ctx, id, "sato"))
+		if err := s.RemoveException(ctx, id, "sato"); !errors.Is(err, state.ErrNone) {
 			t.Errorf("removing twice: %v", err)
 		}
 		if list, err := s.Exceptions(ctx); err != nil || len(list) != 0 {
