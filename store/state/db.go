@@ -292,8 +292,13 @@ func put(ctx context.Context, tx *txn, was, in *incident.Incident) error {
 	} else {
 		tell(Program, "incident.opened", map[string]any{"kind": in.Kind, "severity": in.Severity, "said": in.Said})
 	}
+	stands := old.State
 	for _, s := range newSteps(old.History, in.History) {
 		tell(s.By, "incident.moved", s)
+		stands = s.To
+	}
+	if stands != in.State { // without a step in its history
+		tell(Program, "incident.moved", map[string]any{"to": in.State})
 	}
 	switch {
 	case in.Merged != nil && (old.Merged == nil || *old.Merged != *in.Merged):

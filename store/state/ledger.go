@@ -340,7 +340,9 @@ func (c *Consent) Check() error {
 
 // Allows reports whether c permits the purpose under the words of this version:
 // other words need another consent.
-func (c *Consent) Allows(version string) bool { return c.Given && version != "" && c.Version == version }
+func (c *Consent) Allows(version string) bool {
+	return c.Given && version != "" && c.Version == version
+}
 
 // Record implements Store.
 func (d *DB) Record(ctx context.Context, c Consent) (id int64, err error) {

@@ -37,7 +37,9 @@ func (b *sqliteBackend) open(path string, beside bool) error {
 		create = 0
 	}
 	f, err := os.OpenFile(path, create|os.O_RDWR, 0o600)
-	if err != nil {
+	if beside && errors.Is(err, fs.ErrNotExist) {
+		return errors.New("there is no such file; noroshi serve makes it, or the configuration names another")
+	} else if err != nil {
 		return err
 	}
 	_ = f.Close()
