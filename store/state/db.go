@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,8 @@ type backend interface {
 	renew()
 	// lost reports whether err means that the connection is gone.
 	lost(err error) bool
+	// atOnce is how many rows are best put into one statement.
+	atOnce() int
 	// snapshot are the options of a transaction that reads one moment.
 	snapshot() *sql.TxOptions
 	// explain adds to an error what to do about it.
@@ -98,6 +101,7 @@ func (d *DB) Close() error {
 // stand or fall with it.
 type txn struct {
 	*sql.Tx
+	atOnce   int  // rows of one statement
 	appended Head // the last of them; zero if none
 }
 
@@ -121,6 +125,9 @@ func (d *DB) change(ctx context.Context, f func(tx *txn) error) error {
 		if d.lost(err) {
 			d.renew()
 		}
+		if strings.HasPrefix(err.Error(), "state: ") { // one of ours, such as ErrNone
+			return err
+		}
 		return fmt.Errorf("state: %w", d.explain(err))
 	}
 	return nil
@@ -136,7 +143,7 @@ func (d *DB) try(ctx context.Context, f func(tx *txn) error) (appended Head, err
 		return Head{}, err
 	}
 	defer tx.Rollback()
-	t := &txn{Tx: tx}
+	t := &txn{Tx: tx, atOnce: d.atOnce()}
 	if err := f(t); err != nil {
 		return Head{}, err
 	}
@@ -192,12 +199,13 @@ const (
 	putIncident = `INSERT INTO incidents (id, said, last, kind, state, active, body, pruned) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)
 		ON CONFLICT (id) DO UPDATE SET said = excluded.said, last = excluded.last, kind = excluded.kind,
 		state = excluded.state, active = excluded.active, body = excluded.body, pruned = 0`
-	putMember = `INSERT INTO members (incident, addr, port, role, network, first, last, ended) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (incident, addr, port) DO UPDATE SET ended = excluded.ended,
+	putMember = "INSERT INTO members (incident, addr, port, role, network, first, last, ended) VALUES"
+	orMember  = `ON CONFLICT (incident, addr, port) DO UPDATE SET ended = excluded.ended,
 		first = CASE WHEN excluded.first < members.first THEN excluded.first ELSE members.first END,
 		last = CASE WHEN excluded.last > members.last THEN excluded.last ELSE members.last END`
 	dropMember   = `DELETE FROM members WHERE incident = $1 AND addr = $2 AND port = $3`
-	putInfected  = `INSERT INTO infected (day, family, network, addr) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`
+	putInfected  = "INSERT INTO infected (day, family, network, addr) VALUES"
+	orInfected   = "ON CONFLICT DO NOTHING"
 	dropInfected = `DELETE FROM infected WHERE day = $1 AND family = $2 AND network = $3 AND addr = $4`
 )
 
@@ -218,51 +226,123 @@ func (d *DB) Save(ctx context.Context, list []*incident.Incident) error {
 		}
 		// Who left one incident may be in another, or be back in the same: those
 		// who left go first.
-		if err := members(ctx, tx.Tx, list, true, dropMember, dropInfected); err != nil {
+		if err := leave(ctx, tx, list); err != nil {
 			return err
 		}
-		return members(ctx, tx.Tx, list, false, putMember, putInfected)
+		return join(ctx, tx, list)
 	})
 }
 
-// members runs one statement for each new member that is gone or not, and
-// another for each day on which it was infected.
-func members(ctx context.Context, tx *sql.Tx, list []*incident.Incident, gone bool, memberSQL, infectedSQL string) error {
-	member, err := tx.PrepareContext(ctx, memberSQL)
-	if err != nil {
-		return err
-	}
-	defer member.Close()
-	infected, err := tx.PrepareContext(ctx, infectedSQL)
-	if err != nil {
-		return err
-	}
-	defer infected.Close()
+// leave takes out the members that are gone, with the days on which they were
+// infected.
+func leave(ctx context.Context, tx *txn, list []*incident.Incident) error {
 	for _, in := range list {
 		for i := range in.NewMembers {
 			m := &in.NewMembers[i]
-			if m.Gone != gone {
+			if !m.Gone {
 				continue
 			}
-			key := []any{in.ID[:], m.Addr[:], m.Port}
-			if !gone {
-				key = append(key, clean(m.Role), clean(m.Network), int64(m.First), int64(m.Last), number(m.Ended))
-			}
-			if _, err := member.ExecContext(ctx, key...); err != nil {
+			if _, err := tx.ExecContext(ctx, dropMember, in.ID[:], m.Addr[:], m.Port); err != nil {
 				return err
 			}
-			if m.Role != "bot" {
-				continue
-			}
-			// What was earlier than this was written when it was new.
-			for day := max(dayOf(m.First), dayOf(m.Last)-maxDays); day <= dayOf(m.Last); day++ {
-				if _, err := infected.ExecContext(ctx, day, clean(in.Family), clean(m.Network), m.Addr[:]); err != nil {
+			for day := range infectedDays(m) {
+				if _, err := tx.ExecContext(ctx, dropInfected, day, clean(in.Family), clean(m.Network), m.Addr[:]); err != nil {
 					return err
 				}
 			}
 		}
 	}
 	return nil
+}
+
+// join puts in the others.
+func join(ctx context.Context, tx *txn, list []*incident.Incident) error {
+	type key struct {
+		in   finding.ID
+		addr event.Addr
+		port uint16
+	}
+	held := map[key]bool{} // by rows: one statement can't change a row twice
+	rows, days := &bulk{tx: tx, into: putMember, then: orMember}, &bulk{tx: tx, into: putInfected, then: orInfected}
+	for _, in := range list {
+		for i := range in.NewMembers {
+			m := &in.NewMembers[i]
+			if m.Gone {
+				continue
+			}
+			k := key{in.ID, m.Addr, m.Port}
+			if held[k] {
+				if err := rows.flush(ctx); err != nil {
+					return err
+				}
+			}
+			if rows.n == 0 {
+				clear(held)
+			}
+			held[k] = true
+			if err := rows.add(ctx, in.ID[:], m.Addr[:], m.Port, clean(m.Role), clean(m.Network), int64(m.First), int64(m.Last), number(m.Ended)); err != nil {
+				return err
+			}
+			for day := range infectedDays(m) {
+				if err := days.add(ctx, day, clean(in.Family), clean(m.Network), m.Addr[:]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return errors.Join(rows.flush(ctx), days.flush(ctx))
+}
+
+// infectedDays yields the days on which m was infected. What was earlier than
+// maxDays was written when it was new.
+func infectedDays(m *incident.Member) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		if m.Role != "bot" {
+			return
+		}
+		for day := max(dayOf(m.First), dayOf(m.Last)-maxDays); day <= dayOf(m.Last) && yield(day); day++ {
+		}
+	}
+}
+
+// bulk collects rows for one statement: a fleet of 20,000 would be as many
+// questions and answers over the network.
+type bulk struct {
+	tx         *txn
+	into, then string
+	args       []any
+	n          int
+}
+
+func (b *bulk) add(ctx context.Context, values ...any) error {
+	b.args = append(b.args, values...)
+	if b.n++; b.n < b.tx.atOnce {
+		return nil
+	}
+	return b.flush(ctx)
+}
+
+func (b *bulk) flush(ctx context.Context) error {
+	if b.n == 0 {
+		return nil
+	}
+	text := strings.Builder{}
+	text.WriteString(b.into)
+	for i, width := 0, len(b.args)/b.n; i < len(b.args); i++ {
+		switch {
+		case i == 0:
+			text.WriteString(" (")
+		case i%width == 0:
+			text.WriteString("), (")
+		default:
+			text.WriteString(", ")
+		}
+		fmt.Fprintf(&text, "$%d", i+1)
+	}
+	text.WriteString(") " + b.then)
+	_, err := b.tx.ExecContext(ctx, text.String(), b.args...)
+	b.args, b.n = b.args[:0], 0
+	return err
 }
 
 // maxDays is how many days back a member's infection is written when the member

@@ -180,6 +180,9 @@ func closed(c any) error {
 	return nil
 }
 
+// atOnce is large, for each statement is a question and an answer on the network.
+func (b *postgresBackend) atOnce() int { return 250 }
+
 func (b *postgresBackend) snapshot() *sql.TxOptions {
 	return &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead}
 }

@@ -1,11 +1,16 @@
 package state_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,5 +185,117 @@ func TestSynchronous(t *testing.T) {
 	}
 	if got := state.WriterSetting(t, db, "synchronous_commit"); got != "on" {
 		t.Errorf("synchronous_commit = %s", got)
+	}
+}
+
+// A connection that breaks at the commit leaves open whether the server has
+// made it. Either way the change is there once, and so is its row of the chain.
+func TestCommitInDoubt(t *testing.T) {
+	name := postgres(t)
+	for what, forward := range map[string]bool{"made, and not heard of": true, "not made": false} {
+		t.Run(what, func(t *testing.T) {
+			p := newCutter(t, server.Socket())
+			query := strings.Index(name, "?")
+			db, ctx := open(t, name[:query]+"?host="+p.dir), context.Background()
+			before := whole(t, db).Head.Seq
+			for n := range 5 {
+				p.cut(forward)
+				if err := db.Save(ctx, []*incident.Incident{statetest.Incident(1000*int(before) + n)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if p.cuts.Load() != 5 {
+				t.Errorf("cut %d times, want 5", p.cuts.Load())
+			}
+			if r := whole(t, db); r.Head.Seq != before+5 {
+				t.Errorf("%d rows for 5 changes", r.Head.Seq-before)
+			}
+		})
+	}
+}
+
+// cutter stands between a store and a server, and cuts the connection at a commit.
+type cutter struct {
+	dir   string
+	armed atomic.Int32 // 1: before the server has the commit, 2: after it has answered
+	cuts  atomic.Int32
+}
+
+func newCutter(t *testing.T, to string) *cutter {
+	dir, err := os.MkdirTemp("", "noroshi-cut") // a socket's name must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{dir: dir}
+	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close(); _ = os.RemoveAll(dir) })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go c.carry(client, to)
+		}
+	}()
+	return c
+}
+
+func (c *cutter) cut(forward bool) {
+	if forward {
+		c.armed.Store(2)
+	} else {
+		c.armed.Store(1)
+	}
+}
+
+func (c *cutter) carry(client net.Conn, to string) {
+	defer client.Close()
+	s, err := net.Dial("unix", to)
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	var deaf atomic.Bool // the client hears nothing any more
+	answered := make(chan struct{}, 1)
+	go func() {
+		defer client.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := s.Read(buf)
+			if err != nil {
+				return
+			}
+			if deaf.Load() {
+				answered <- struct{}{}
+				return
+			}
+			if _, err := client.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := client.Read(buf)
+		if err != nil {
+			return
+		}
+		if how := c.armed.Load(); how != 0 && bytes.HasPrefix(buf[:n], []byte("Q")) && bytes.Contains(buf[:n], []byte("commit\x00")) {
+			c.armed.Store(0)
+			c.cuts.Add(1)
+			if how == 2 {
+				deaf.Store(true)
+				_, _ = s.Write(buf[:n])
+				<-answered
+			}
+			return
+		}
+		if _, err := s.Write(buf[:n]); err != nil {
+			return
+		}
 	}
 }

@@ -73,6 +73,8 @@ func (b *sqliteBackend) close() error {
 	return b.lock.Close()
 }
 
+// atOnce is small, for the driver looks for each parameter among all.
+func (b *sqliteBackend) atOnce() int                              { return 8 }
 func (b *sqliteBackend) ddl(text string) string                   { return text }
 func (b *sqliteBackend) writer(context.Context) (beginner, error) { return b.db, nil }
 func (b *sqliteBackend) renew()                                   {}

@@ -145,6 +145,9 @@ func (p *Postgres) URL(database string) string {
 	return "postgres://noroshi@/" + database + "?host=" + url.QueryEscape(p.dir)
 }
 
+// Socket returns the name of the socket.
+func (p *Postgres) Socket() string { return filepath.Join(p.dir, ".s.PGSQL.5432") }
+
 // Make makes an empty database and returns its URL.
 func (p *Postgres) Make() (string, error) {
 	p.made++
