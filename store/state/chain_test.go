@@ -432,6 +432,8 @@ func TestDamagedBackup(t *testing.T) {
 			t.Fatal("nothing to forge")
 		}
 		refuse("forged, with its sum", zip(t, resum(forged)))
+		i = strings.Index(text, `["observed"`)
+		refuse("a row missing, with its sum", zip(t, resum(text[:i]+text[i+strings.Index(text[i:], "\n")+1:])))
 		if _, err := db.Restore(ctx, bytes.NewReader(whole), false); err != nil {
 			t.Errorf("the whole one: %v", err)
 		}

@@ -200,7 +200,7 @@ func TestCommitInDoubt(t *testing.T) {
 			before := whole(t, db).Head.Seq
 			for n := range 5 {
 				p.cut(forward)
-				if err := db.Save(ctx, []*incident.Incident{statetest.Incident(1000*int(before) + n)}); err != nil {
+				if err := db.Append(ctx, "sato", "identity.read", "x", n); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -129,6 +129,24 @@ func Run(t *testing.T, open func(t *testing.T) state.Store) {
 		}
 	})
 
+	t.Run("a member that is said twice is one", func(t *testing.T) {
+		in := Incident(1)
+		m := Members(95000, 1)[0]
+		earlier, later := m, m
+		earlier.First, later.Last, later.Ended = m.First-1, m.Last+1, true
+		in.NewMembers = []incident.Member{m, later, earlier, later}
+		must(t, s.Save(ctx, []*incident.Incident{in}))
+		want := later
+		want.First = earlier.First
+		page, err := s.Members(ctx, in.ID, Members(94999, 1)[0], 10)
+		if err != nil || len(page) != 1 || page[0] != want {
+			t.Errorf("%v, %v; want %v", page, err, want)
+		}
+		want.Gone = true
+		in.NewMembers = []incident.Member{want}
+		must(t, s.Save(ctx, []*incident.Incident{in}))
+	})
+
 	t.Run("filters", func(t *testing.T) {
 		flood, gone := Incident(3), Incident(4)
 		flood.Kind, flood.State = "flood.inbound", incident.Acknowledged
