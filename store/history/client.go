@@ -110,14 +110,13 @@ func (c *Client) exec(ctx context.Context, sql string, params Params) error {
 
 // Insert writes a block. When it returns nil the block is stored, once, however
 // often it was sent; after an error it may be, and is sent again.
+//
+// The columns are those that the block names, so that one from an older program
+// goes in as well. A column that the table lacks is an error: by default the
+// server would leave it out and say nothing.
 func (c *Client) Insert(ctx context.Context, l Layout, b *Block) error {
-	t := &tables[b.Kind]
-	var names []string
-	for _, col := range t.columns {
-		names = append(names, col.name)
-	}
-	sql := fmt.Sprintf("INSERT INTO %s (%s) SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = 1000 FORMAT Native",
-		l.local(t.name), strings.Join(names, ", "), b.ID)
+	sql := fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = 1000, input_format_skip_unknown_fields = 0 FORMAT Native",
+		l.local(b.Table), b.ID)
 	resp, err := c.do(ctx, sql, nil, bytes.NewReader(b.Data))
 	if err != nil {
 		return err

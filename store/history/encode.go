@@ -131,7 +131,7 @@ func (b *Builder) Seal(id string, buf []byte) Block {
 		buf = appendString(buf, c.wire())
 		buf = append(buf, b.columns[i]...)
 	}
-	block := Block{ID: id, Kind: b.kind, Rows: b.rows, First: b.first, Last: b.last, Data: buf}
+	block := Block{ID: id, Table: b.table.name, Rows: b.rows, First: b.first, Last: b.last, Data: buf}
 	b.reset()
 	return block
 }

@@ -51,14 +51,15 @@ func ParseKind(name string) (Kind, error) {
 	return 0, fmt.Errorf("history: there is no kind %q; want flows, dns, sessions or logs", name)
 }
 
-// Block is a number of events of one kind, encoded for one INSERT. It is what
-// is written, repeated and deduplicated as a whole.
+// Block is a number of rows of one table, encoded for one INSERT. It is what is
+// written, repeated and deduplicated as a whole.
 type Block struct {
-	ID   string // unique among all blocks ever written; letters, digits, '-'
-	Kind Kind
-	Rows int
+	ID    string // unique among all blocks ever written; letters, digits, '-'
+	Table string // Kind.String, or another table of the Layout
+	Rows  int
 	// First and Last are the least and greatest Seen of its events.
 	First, Last event.Time
-	// Data is one block in ClickHouse's Native format, uncompressed.
+	// Data is one block in ClickHouse's Native format, uncompressed. It names its
+	// columns; those of the table that it lacks take their defaults.
 	Data []byte
 }
