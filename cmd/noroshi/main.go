@@ -40,6 +40,7 @@ var commands = []command{
 	checkCommand,
 	demoCommand,
 	scoreCommand,
+	engineCommand,
 	versionCommand,
 }
 
