@@ -197,8 +197,6 @@ func (p *parser) called() error {
 	for i, t := range p.ts {
 		var f token
 		switch {
-		case t.name() && p.at(i+1).isMark('('):
-			f = t
 		case t.is("APPLY"):
 			j := i + 1
 			for p.at(j).isMark('(') {
@@ -207,6 +205,8 @@ func (p *parser) called() error {
 			if f = p.at(j); !f.name() {
 				return refuse("APPLY names no function")
 			}
+		case t.name() && p.at(i+1).isMark('('):
+			f = t
 		case t.isMark('}') && p.at(i+1).isMark('('):
 			return refuse("a parameter stands for a function")
 		default:
@@ -370,7 +370,7 @@ func (p *parser) dictionary() error {
 			case key.is("QUERY") && value.kind == text && p.depth == 0 && !strings.ContainsAny(value.value, `\`) && !strings.Contains(value.value, "''"):
 				st, err := p.gate.check(value.value, 1)
 				if err != nil {
-					return fmt.Errorf("in a dictionary's query: %w", err)
+					return fmt.Errorf("gate: in a dictionary's query: %w", err)
 				}
 				if st.Verb != "SELECT" {
 					return refuse("a dictionary's query is no SELECT")
