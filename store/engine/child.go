@@ -220,12 +220,6 @@ func (c *Child) open() (h *handler, err error) {
 	if err := os.MkdirAll(db, 0o700); err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	h = newHandler(c.Config)
-	defer func() {
-		if err != nil {
-			h.close()
-		}
-	}()
 	connect := func() (*chdb.Conn, error) {
 		conn, err := chdb.Open(db, "--config-file="+filepath.Join(c.Data, "config.xml"))
 		if err != nil {
@@ -233,26 +227,26 @@ func (c *Child) open() (h *handler, err error) {
 		}
 		return conn, nil
 	}
-	// The first connection keeps the engine open, and is used for nothing but to
-	// end statements.
+	h = newHandler(c.Config, connect)
+	// This connection keeps the engine open, and serves for nothing but to end
+	// statements.
 	if h.keep, err = connect(); err != nil {
 		return nil, err
 	}
-	for _, p := range []*pool{h.writers, h.readers} {
-		for range cap(p.idle) {
-			conn, err := connect()
-			if err != nil {
-				return nil, err
-			}
-			p.idle <- conn
+	defer func() {
+		if err != nil {
+			h.close()
 		}
-	}
+	}()
 	names, _, err := h.keep.Query("SELECT name FROM system.table_functions", "TabSeparated")
 	if err != nil {
 		return nil, fmt.Errorf("engine: table functions: %w", err)
 	}
 	h.gate = gate.New(strings.Fields(string(names)))
-	return h, c.verify(h.keep)
+	if err = c.verify(h.keep); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 // verify makes sure that the two files were read: the engine passes over what it

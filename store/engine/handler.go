@@ -54,28 +54,42 @@ type handler struct {
 
 // pool is a number of connections for one sort of statement. Readers have theirs
 // and writers theirs, so that neither can keep the other out.
+//
+// A connection on which a statement failed is not used again: the library may keep
+// what that statement had said, and give it as the beginning of the next answer.
 type pool struct {
-	idle    chan *chdb.Conn
+	open    func() (*chdb.Conn, error)
+	idle    chan *chdb.Conn // nil stands for one to be opened
 	wait    time.Duration
 	waiting atomic.Int64
 	waits   atomic.Uint64 // that had to wait
 	busy    atomic.Uint64 // that waited in vain
 }
 
-func newHandler(c Config) *handler {
+func newHandler(c Config, open func() (*chdb.Conn, error)) *handler {
 	return &handler{
-		writers: &pool{idle: make(chan *chdb.Conn, c.Writers), wait: writeWait},
-		readers: &pool{idle: make(chan *chdb.Conn, c.Readers), wait: readWait},
+		writers: newPool(c.Writers, writeWait, open),
+		readers: newPool(c.Readers, readWait, open),
 		began:   time.Now(),
 		errors:  map[int]uint64{},
 	}
+}
+
+func newPool(n int, wait time.Duration, open func() (*chdb.Conn, error)) *pool {
+	p := &pool{open: open, idle: make(chan *chdb.Conn, n), wait: wait}
+	for range n {
+		p.idle <- nil
+	}
+	return p
 }
 
 // close closes the connections, and so the engine. No request may be running.
 func (h *handler) close() {
 	for _, p := range []*pool{h.writers, h.readers} {
 		for range len(p.idle) {
-			(<-p.idle).Close()
+			if c := <-p.idle; c != nil {
+				c.Close()
+			}
 		}
 	}
 	if h.keep != nil {
@@ -87,31 +101,45 @@ var errBusy = errors.New("engine: every connection was busy for too long; try ag
 
 // take returns a connection that the caller gives back.
 func (p *pool) take(ctx context.Context) (*chdb.Conn, error) {
+	var c *chdb.Conn
 	select {
-	case c := <-p.idle:
-		return c, nil
+	case c = <-p.idle:
 	default:
+		p.waits.Add(1)
+		defer p.waiting.Add(-1)
+		if p.waiting.Add(1) > maxWaiting {
+			p.busy.Add(1)
+			return nil, errBusy
+		}
+		timer := time.NewTimer(p.wait)
+		defer timer.Stop()
+		select {
+		case c = <-p.idle:
+		case <-timer.C:
+			p.busy.Add(1)
+			return nil, errBusy
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
-	p.waits.Add(1)
-	defer p.waiting.Add(-1)
-	if p.waiting.Add(1) > maxWaiting {
-		p.busy.Add(1)
-		return nil, errBusy
-	}
-	timer := time.NewTimer(p.wait)
-	defer timer.Stop()
-	select {
-	case c := <-p.idle:
+	if c != nil {
 		return c, nil
-	case <-timer.C:
-		p.busy.Add(1)
-		return nil, errBusy
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+	c, err := p.open()
+	if err != nil {
+		p.idle <- nil
+	}
+	return c, err
 }
 
-func (p *pool) give(c *chdb.Conn) { p.idle <- c }
+// give takes a connection back; failed says that a statement on it did.
+func (p *pool) give(c *chdb.Conn, failed bool) {
+	if failed {
+		c.Close()
+		c = nil
+	}
+	p.idle <- c
+}
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -206,21 +234,26 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, err)
 		return
 	}
-	defer pool.give(conn)
+	failed := true // also if the answer is broken off by a panic
+	defer func() { pool.give(conn, failed) }()
 	switch {
 	case q.Data:
 		h.inserts.Add(1)
-		h.insert(w, conn, req, &timed{body, http.NewResponseController(w)})
+		err = h.insert(w, conn, req, &timed{body, http.NewResponseController(w)})
 	case q.Verb == "SELECT" && streamed[req.format]:
 		h.reads.Add(1)
-		h.stream(w, r, conn, req)
+		err = h.stream(w, r, conn, req)
 	default:
 		if q.Reads {
 			h.reads.Add(1)
 		} else {
 			h.writes.Add(1)
 		}
-		h.query(w, r, conn, req)
+		err = h.query(w, r, conn, req)
+	}
+	failed = err != nil
+	if failed {
+		h.fail(w, err)
 	}
 }
 
@@ -231,18 +264,16 @@ func formatName(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
 }
 
-func (h *handler) insert(w http.ResponseWriter, conn *chdb.Conn, req request, body io.Reader) {
+func (h *handler) insert(w http.ResponseWriter, conn *chdb.Conn, req request, body io.Reader) error {
 	if len(req.params) > 0 {
-		h.fail(w, &httpError{http.StatusBadRequest, errors.New("engine: an INSERT of data takes no parameters")})
-		return
+		return &httpError{http.StatusBadRequest, errors.New("engine: an INSERT of data takes no parameters")}
 	}
 	stats, err := conn.Insert(req.Text, req.format, body)
-	if err != nil {
-		h.fail(w, err)
-		return
+	if err == nil {
+		h.rows.Add(stats.RowsWritten)
+		summary(w, stats)
 	}
-	h.rows.Add(stats.RowsWritten)
-	summary(w, stats)
+	return err
 }
 
 // summary sets the header by which ClickHouse says what a statement did.
@@ -250,20 +281,23 @@ func summary(w http.ResponseWriter, s chdb.Stats) {
 	w.Header().Set("X-ClickHouse-Summary", fmt.Sprintf(`{"read_rows":"%d","read_bytes":"%d","written_rows":"%d"}`, s.RowsRead, s.BytesRead, s.RowsWritten))
 }
 
-func (h *handler) query(w http.ResponseWriter, r *http.Request, conn *chdb.Conn, req request) {
+func (h *handler) query(w http.ResponseWriter, r *http.Request, conn *chdb.Conn, req request) error {
 	mark := h.mark()
 	done := h.endWith(r.Context(), mark)
 	out, stats, err := conn.Query(mark+req.Text, req.format, req.params...)
 	done()
 	if err != nil {
-		h.fail(w, err)
-		return
+		return err
 	}
 	summary(w, stats)
 	_, _ = w.Write(out)
+	return nil
 }
 
-func (h *handler) stream(w http.ResponseWriter, r *http.Request, conn *chdb.Conn, req request) {
+// stream writes an answer as it comes. An error before it began is returned. Later
+// the status was sent: then the connection breaks, so that a client never takes
+// half an answer for a whole one.
+func (h *handler) stream(w http.ResponseWriter, r *http.Request, conn *chdb.Conn, req request) error {
 	mark := h.mark()
 	done := h.endWith(r.Context(), mark)
 	control := http.NewResponseController(w)
@@ -279,18 +313,14 @@ func (h *handler) stream(w http.ResponseWriter, r *http.Request, conn *chdb.Conn
 	})
 	done()
 	switch {
-	case err == nil:
-	case r.Context().Err() != nil:
+	case err != nil && r.Context().Err() != nil:
 		h.gone.Add(1)
 		panic(http.ErrAbortHandler)
-	case begun:
-		// The status was sent. A client that sees the connection break knows that
-		// it has half an answer.
+	case err != nil && begun:
 		h.count(err)
 		panic(http.ErrAbortHandler)
-	default:
-		h.fail(w, err)
 	}
+	return err
 }
 
 // mark returns a comment by which a statement is found among those that run.
@@ -414,6 +444,8 @@ func (h *handler) fail(w http.ResponseWriter, err error) {
 		err, status = errLarge, errLarge.status
 	case errors.As(err, &he):
 		status = he.status
+	case errors.Is(err, context.Canceled):
+		h.gone.Add(1) // nobody hears this
 	}
 	h.count(err)
 	w.Header().Set("X-ClickHouse-Exception-Code", strconv.Itoa(code))
