@@ -8,7 +8,7 @@ GO      := go
 FUZZTIME ?= 20s
 VULNDB ?= https://vuln.go.dev
 
-.PHONY: build demo test lint vuln fuzz race bench profile score release clean help
+.PHONY: build engine library demo test lint vuln fuzz race bench profile score release clean help
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,10 +16,16 @@ help: ## what can be made
 build: ## bin/noroshi for this machine
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/noroshi ./cmd/noroshi
 
-demo: build ## a generated provider network under attack, live
+engine: ## bin/libchdb.so, the library of the history's engine (npm, 200 MB)
+	./store/engine/lib/fetch.sh
+
+library:
+	@./store/engine/lib/fetch.sh || echo "*** WITHOUT THE HISTORY'S ENGINE: the reason is above; all else works, and its tests are skipped" >&2
+
+demo: build library ## a generated provider network under attack, live
 	./bin/noroshi demo
 
-test: lint ## linters and all tests
+test: lint library ## linters and all tests
 	$(GO) test $(TESTFLAGS) ./...
 
 race: ## tests under the race detector (needs a C compiler)

@@ -43,6 +43,7 @@ var commands = []command{
 	restoreCommand,
 	demoCommand,
 	scoreCommand,
+	engineCommand,
 	versionCommand,
 }
 
