@@ -124,15 +124,15 @@ func (ls *losses) totals() map[string]map[string]uint64 {
 	return out
 }
 
-// coverageBlock encodes losses, and the mark that kinds are being watched in the
-// minute (0 = no mark), for the table coverage.
-func coverageBlock(lost map[loss]uint64, watched []Kind, minute uint32) Block {
+// coverageBlock encodes losses, and the marks that kinds were watched from one
+// minute to another, both included (0 = no marks), for the table coverage.
+func coverageBlock(lost map[loss]uint64, watched []Kind, from, to uint32) Block {
 	type row struct {
 		loss
 		lost, watched uint64
 	}
 	var rows []row
-	if minute != 0 {
+	for minute := from; from != 0 && minute <= to; minute += 60 {
 		for _, k := range watched {
 			rows = append(rows, row{loss{k.String(), "", minute}, 0, 1})
 		}

@@ -68,6 +68,10 @@ type WriterConfig struct {
 	// Finish is how long the end waits for the store (5 s). What isn't sent then
 	// is sent at the next start.
 	Finish time.Duration
+	// Recording: the events come from a file, which can wait. Keep waits then, and
+	// so does a full spool while the store takes blocks; and every minute from the
+	// first event to the last counts as watched.
+	Recording bool
 }
 
 // NewWriter opens the spool. The caller calls Run, or Close.
@@ -93,9 +97,15 @@ func NewWriter(cfg WriterConfig, c *Client, l Layout) (*Writer, error) {
 // Close gives the spool back; only for a Writer that was not Run.
 func (w *Writer) Close() error { return w.spool.Close() }
 
-// Keep takes a copy of b's events. It never waits. It may be called by several
-// goroutines, not after Run's context has ended.
+// Keep takes a copy of b's events. It never waits, unless for a recording. It
+// may be called by several goroutines, not after Run's context has ended.
 func (w *Writer) Keep(b *event.Batch) {
+	if w.cfg.Recording {
+		c := w.pool.Get()
+		c.Append(b)
+		w.queue <- c
+		return
+	}
 	if len(w.queue) < cap(w.queue) {
 		c := w.pool.Get()
 		c.Append(b)
@@ -208,9 +218,16 @@ func (w *Writer) encode(ctx context.Context) {
 		b := builders[i].Seal("", buf[:0])
 		w.sealed <- &b // waits while the disk is slow, and the queue fills
 	}
+	first, last := make([]event.Time, len(Kinds)), make([]event.Time, len(Kinds)) // of a recording
 	add := func(b *event.Batch) {
 		for i, k := range Kinds {
 			n := Count(b, k)
+			if w.cfg.Recording && n > 0 {
+				last[i] = max(last[i], seenOf(b, k, n-1))
+				if first[i] == 0 {
+					first[i] = seenOf(b, k, 0)
+				}
+			}
 			for from := 0; from < n; {
 				to := min(n, from+w.cfg.Rows-builders[i].Rows())
 				if builders[i].Rows() == 0 {
@@ -254,17 +271,14 @@ func (w *Writer) encode(ctx context.Context) {
 				noted = now
 			}
 		case <-ctx.Done():
-			for {
-				select {
-				case b := <-w.queue:
-					add(b)
-					continue
-				default:
-				}
-				break
+			for len(w.queue) > 0 {
+				add(<-w.queue)
 			}
 			for i := range builders {
 				seal(i)
+			}
+			if w.cfg.Recording {
+				w.noteRecording(first, last)
 			}
 			return
 		}
@@ -274,7 +288,12 @@ func (w *Writer) encode(ctx context.Context) {
 // put makes a promise of a block.
 func (w *Writer) put(b *Block) {
 	w.blocks.Add(1)
-	if err := w.spool.Put(b); err != nil {
+	err := w.spool.Put(b)
+	for w.cfg.Recording && errors.Is(err, spool.ErrFull) && w.takes() {
+		time.Sleep(50 * time.Millisecond)
+		err = w.spool.Put(b)
+	}
+	if err != nil {
 		reason := LostDisk
 		switch {
 		case errors.Is(err, spool.ErrFull):
@@ -292,6 +311,25 @@ func (w *Writer) put(b *Block) {
 	}
 }
 
+// noteRecording marks the minutes of a recording as watched.
+func (w *Writer) noteRecording(first, last []event.Time) {
+	for i, k := range Kinds {
+		if from, to := minuteOf(first[i]), minuteOf(last[i]); from != 0 && to-from < 60*maxLosses {
+			b := coverageBlock(nil, []Kind{k}, from, to)
+			if err := w.spool.Note(&b); err != nil {
+				slog.Error("what was watched can't be written", "error", err)
+			}
+		}
+	}
+}
+
+// takes reports whether the store takes blocks, or did a minute ago.
+func (w *Writer) takes() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.away == nil || time.Since(w.since) < time.Minute
+}
+
 // note writes what was lost, and that somebody watches in this minute (0 = not
 // now). What can't be written is tried again.
 func (w *Writer) note(minute uint32) bool {
@@ -299,7 +337,7 @@ func (w *Writer) note(minute uint32) bool {
 	if len(lost) == 0 && (minute == 0 || len(w.cfg.Watched) == 0) {
 		return true
 	}
-	b := coverageBlock(lost, w.cfg.Watched, minute)
+	b := coverageBlock(lost, w.cfg.Watched, minute, minute)
 	if err := w.spool.Note(&b); err != nil {
 		w.losses.back(lost)
 		return false

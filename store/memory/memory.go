@@ -23,6 +23,9 @@ import (
 type Config struct {
 	History history.Config
 	Engine  engine.Config
+	// Recording: events come from files. Nothing is dropped, and the end waits
+	// until all is stored.
+	Recording bool
 }
 
 // Memory writes history. Make one with Open; its methods may be called from
@@ -45,9 +48,11 @@ func Open(c Config, watched []history.Kind) (*Memory, error) {
 	if m.client, m.engine, err = open(c); err != nil {
 		return nil, err
 	}
-	m.writer, err = history.NewWriter(history.WriterConfig{
-		Folder: c.History.SpoolFolder(), Spool: spool.Limits{Size: c.History.Spool}, Watched: watched,
-	}, m.client, m.layout)
+	cfg := history.WriterConfig{Folder: c.History.SpoolFolder(), Spool: spool.Limits{Size: c.History.Spool}, Watched: watched}
+	if c.Recording {
+		cfg.Recording, cfg.Finish = true, time.Hour
+	}
+	m.writer, err = history.NewWriter(cfg, m.client, m.layout)
 	if err != nil {
 		return nil, err
 	}
