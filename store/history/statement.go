@@ -145,10 +145,17 @@ func explain(err error) error {
 		return fmt.Errorf("history: the question needs more memory than allowed; ask for a shorter range or fewer keys: %w", err)
 	case codeTooManyRows:
 		return fmt.Errorf("history: the answer has more rows than allowed; ask for a longer step, a shorter range or a narrower filter: %w", err)
+	case codeBadArguments:
+		if strings.Contains(e.Text, "Dictionary") {
+			return fmt.Errorf("history: no names of AS and countries are loaded; noroshi history names load FILE does it: %w", err)
+		}
 	case codeUnknownTable, codeUnknownDatabase:
 		return fmt.Errorf("history: there is nothing here yet: noroshi serve makes the tables when it first remembers: %w", err)
 	}
 	return err
 }
 
-const codeTooManyRows = 396
+const (
+	codeBadArguments = 36
+	codeTooManyRows  = 396
+)
