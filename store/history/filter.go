@@ -27,6 +27,9 @@ const (
 	Bits     Op = "&"  // numbers: has all bits of any of the values
 )
 
+// operators lists them, the longer first.
+var operators = []Op{AtMost, AtLeast, Word, Equal, Less, More, Contains, Bits}
+
 // Condition is one condition on a column. Not turns it round.
 type Condition struct {
 	Column string
@@ -78,13 +81,16 @@ func parseCondition(s string) (c Condition, rest string, err error) {
 	n := strings.IndexFunc(s, func(r rune) bool {
 		return !(r == '_' || r == '.' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9')
 	})
-	if n <= 0 {
+	if n < 0 {
+		n = len(s)
+	}
+	if n == 0 {
 		word, _, _ := strings.Cut(s, " ")
 		return c, "", fmt.Errorf("%q is no condition; want one like dst_port=53", word)
 	}
 	c.Column, s = s[:n], s[n:]
 	rest, c.Not = strings.CutPrefix(s, "!")
-	for _, op := range []Op{AtMost, AtLeast, Word, Equal, Less, More, Contains, Bits} { // the longer first
+	for _, op := range operators {
 		if s, ok := strings.CutPrefix(rest, string(op)); ok {
 			c.Op, rest = op, s
 			break
@@ -205,6 +211,10 @@ func (f Filter) where(s *statement, l Layout, k Kind) error {
 func (c *Condition) sql(s *statement, k key) (string, error) {
 	if len(c.Values) == 0 || len(c.Values) > MaxValues {
 		return "", fmt.Errorf("%d values; want 1 to %d", len(c.Values), MaxValues)
+	}
+	// An operator becomes part of the statement, so it must be one of ours.
+	if !slices.Contains(operators, c.Op) {
+		return "", fmt.Errorf("there is no operator %q", string(c.Op))
 	}
 	var any []string
 	for _, v := range c.Values {

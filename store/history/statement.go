@@ -13,7 +13,7 @@ import (
 
 // Limits bound what one question may cost the store.
 type Limits struct {
-	Time   time.Duration // 0 = 30 s
+	Time   time.Duration // 0 = 30 s; at least 1 ms
 	Memory uint64        // octets in the engine; 0 = 1 GiB
 	Rows   int           // rows of an answer; 0 = 100,000
 }
@@ -123,8 +123,8 @@ func (s *statement) conditions() string {
 // ask runs a SELECT within the limits.
 func (q *Questions) ask(ctx context.Context, s *statement, sql string) (*rows, error) {
 	l := q.Limits.or()
-	sql += fmt.Sprintf(" SETTINGS max_execution_time = %g, timeout_overflow_mode = 'throw', max_memory_usage = %d, max_result_rows = %d, result_overflow_mode = 'throw', max_bytes_before_external_group_by = %d, max_bytes_before_external_sort = %d",
-		l.Time.Seconds(), l.Memory, l.Rows, l.Memory/2, l.Memory/2)
+	sql += fmt.Sprintf(" SETTINGS max_execution_time = %.3f, timeout_overflow_mode = 'throw', max_memory_usage = %d, max_result_rows = %d, result_overflow_mode = 'throw', max_bytes_before_external_group_by = %d, max_bytes_before_external_sort = %d",
+		max(l.Time, time.Millisecond).Seconds(), l.Memory, l.Rows, l.Memory/2, l.Memory/2)
 	r, err := q.Client.query(ctx, sql, s.params)
 	if err != nil {
 		return nil, explain(err)
