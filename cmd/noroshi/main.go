@@ -39,6 +39,7 @@ var commands = []command{
 	serveCommand,
 	checkCommand,
 	demoCommand,
+	historyCommand,
 	scoreCommand,
 	versionCommand,
 }
