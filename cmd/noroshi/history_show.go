@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -130,7 +131,7 @@ func (o *historyOutput) table(a *history.Answer, names []string, rows [][]cell, 
 	for i, n := range names {
 		widths[i] = utf8.RuneCountInString(n)
 		for _, r := range rows {
-			widths[i] = max(widths[i], len(pad(text(r[i]), 0)), columns(text(r[i])))
+			widths[i] = max(widths[i], columns(text(r[i])))
 		}
 	}
 	var most float64
@@ -356,7 +357,11 @@ func (o *historyOutput) quantiles(a *history.QuantilesAnswer, by []string, of st
 		}
 		line = append(line, number(r.Records))
 		for _, v := range r.Values {
-			line = append(line, cell{v, quantity(v)})
+			human := v
+			if v >= 100 {
+				human = math.Round(v) // no exponent below ten thousand
+			}
+			line = append(line, cell{v, quantity(human)})
 		}
 		rows = append(rows, line)
 	}

@@ -59,7 +59,7 @@ func (c *Covered) String() string {
 // Bucket is a step of a range with what is known of it.
 type Bucket struct {
 	At      event.Time
-	Minutes int // of the step
+	Minutes int // of the step that are in the range
 	Watched int
 	Kept    uint64
 	Lost    uint64
@@ -75,8 +75,11 @@ func (q *Questions) Coverage(ctx context.Context, k Kind, r Range, step time.Dur
 	if err != nil {
 		return Covered{}, nil, err
 	}
+	first := r.From // of the first step
 	if step == 0 {
 		step = r.Length()
+	} else {
+		first = r.first(step)
 	}
 	var s statement
 	s.where = append(s.where, "minute >= "+s.minute(r.From), "minute < "+s.minute(r.To), "kind = "+s.param("String", k.String()))
@@ -89,10 +92,10 @@ func (q *Questions) Coverage(ctx context.Context, k Kind, r Range, step time.Dur
 	defer in.close()
 
 	c := Covered{Minutes: r.steps(time.Minute)}
-	buckets := make([]Bucket, (r.Length()+step-1)/step)
+	buckets := make([]Bucket, (r.To.Sub(first)+step-1)/step)
 	for i := range buckets {
-		at := r.From.Add(time.Duration(i) * step)
-		buckets[i] = Bucket{At: at, Minutes: int(min(step, r.To.Sub(at)) / time.Minute)}
+		at := first.Add(time.Duration(i) * step)
+		buckets[i] = Bucket{At: at, Minutes: int(min(at.Add(step), r.To).Sub(max(at, r.From)) / time.Minute)}
 	}
 	losses := map[string]uint64{}
 	upto := r.From // watched or said to be a gap
@@ -106,7 +109,7 @@ func (q *Questions) Coverage(ctx context.Context, k Kind, r Range, step time.Dur
 		if in.err != nil || minute < r.From || minute >= r.To {
 			continue
 		}
-		b := &buckets[minute.Sub(r.From)/step]
+		b := &buckets[minute.Sub(first)/step]
 		if minute >= upto {
 			gap(minute)
 			upto = minute.Add(time.Minute)

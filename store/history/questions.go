@@ -19,8 +19,7 @@ type Questions struct {
 
 // Answer is what every answer says of itself.
 type Answer struct {
-	// Range is what was looked at: what was asked for, widened to whole minutes
-	// or steps.
+	// Range is what was looked at: what was asked for, widened to whole minutes.
 	Range Range `json:"range"`
 	// Table is what answered: a kind's table, or sums by the minute.
 	Table string `json:"table"`

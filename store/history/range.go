@@ -41,8 +41,14 @@ func (r Range) whole(step time.Duration) Range {
 	return r
 }
 
-// steps returns the number of steps of a whole range.
-func (r Range) steps(step time.Duration) int { return int(r.Length() / step) }
+// first returns the beginning of the step that r begins in: steps are counted
+// from 1970, so the first and the last of a range may be cut short.
+func (r Range) first(step time.Duration) event.Time { return r.From - r.From%event.Time(step) }
+
+// steps returns the number of steps that r touches.
+func (r Range) steps(step time.Duration) int {
+	return int((r.To.Sub(r.first(step)) + step - 1) / step)
+}
 
 // MarshalJSON writes {"from": …, "to": …}.
 func (r Range) MarshalJSON() ([]byte, error) {
@@ -69,7 +75,7 @@ func StepFor(r Range) time.Duration {
 }
 
 // stepped checks r and step (0 = the whole range in one) and returns r widened
-// to whole steps, or whole minutes.
+// to whole minutes.
 func (r Range) stepped(step time.Duration) (Range, error) {
 	if err := r.check(); err != nil {
 		return r, err
@@ -80,7 +86,7 @@ func (r Range) stepped(step time.Duration) (Range, error) {
 	case step < time.Minute || step > 24*time.Hour || (24*time.Hour)%step != 0 || step%time.Minute != 0:
 		return r, fmt.Errorf("history: a step of %v; want whole minutes that divide a day, 1m to 24h", step)
 	}
-	if r = r.whole(step); r.steps(step) > MaxSteps {
+	if r = r.whole(time.Minute); r.steps(step) > MaxSteps {
 		return r, fmt.Errorf("history: %v has %d steps of %v; at most %d: take a longer step", r, r.steps(step), step, MaxSteps)
 	}
 	return r, nil

@@ -146,7 +146,7 @@ func (q *Questions) Series(ctx context.Context, t Series) (*SeriesAnswer, error)
 	groups := map[string]*Group{}
 	for in.next() {
 		at, key, sums := in.date(), in.values(keys), in.sums(t.Kind)
-		if in.err != nil || at < r.From || at >= r.To {
+		if in.err != nil || at < a.Buckets[0].At || at >= r.To {
 			continue
 		}
 		name := fmt.Sprintf("%#v", key)
@@ -155,7 +155,7 @@ func (q *Questions) Series(ctx context.Context, t Series) (*SeriesAnswer, error)
 			g = &Group{Key: key, Sums: make([]*Sums, len(a.Buckets))}
 			groups[name] = g
 		}
-		g.Sums[at.Sub(r.From)/t.Step] = &sums
+		g.Sums[at.Sub(a.Buckets[0].At)/t.Step] = &sums
 		g.Total.add(sums)
 	}
 	if in.err != nil {

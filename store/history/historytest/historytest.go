@@ -570,6 +570,11 @@ func (s *suite) gaps(t *testing.T) {
 			t.Errorf("coverage %+v", c)
 		}
 	}
+	// A range that cuts steps short is not widened, and has no gaps but its own.
+	cut, err := s.Series(t.Context(), history.Series{Range: history.Range{From: minute(1), To: minute(9)}, Kind: history.Flows, Step: 5 * time.Minute})
+	if err != nil || !cut.Covered.Whole() || len(cut.Buckets) != 2 || cut.Buckets[0].Minutes != 4 || cut.Buckets[1].Minutes != 4 || cut.Buckets[1].Partial() || cut.Groups[0].Total.Octets != 7 {
+		t.Errorf("%+v, %v", cut, err)
+	}
 	// Nothing at all: one line of unknowns.
 	a, err := s.Series(t.Context(), history.Series{Range: history.Range{From: minute(100), To: minute(120)}, Kind: history.Flows, Step: 10 * time.Minute})
 	if err != nil || len(a.Groups) != 1 || a.Groups[0].Sums[0] != nil {
