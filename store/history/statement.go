@@ -132,6 +132,16 @@ func (q *Questions) ask(ctx context.Context, s *statement, sql string) (*rows, e
 	return r, nil
 }
 
+// explained is an error of the server in our words; the server's own repeat the
+// whole statement.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return "history: " + e.text }
+func (e *explained) Unwrap() error { return e.err }
+
 // explain says what to do about an error that the server gave.
 func explain(err error) error {
 	e, ok := err.(*Error)
@@ -140,17 +150,17 @@ func explain(err error) error {
 	}
 	switch e.Code {
 	case codeTimeout:
-		return fmt.Errorf("history: the question took longer than allowed; ask for a shorter range or a narrower filter: %w", err)
+		return &explained{"the question took longer than allowed; ask for a shorter range or a narrower filter", err}
 	case codeMemory:
-		return fmt.Errorf("history: the question needs more memory than allowed; ask for a shorter range or fewer keys: %w", err)
+		return &explained{"the question needs more memory than allowed; ask for a shorter range or fewer keys", err}
 	case codeTooManyRows:
-		return fmt.Errorf("history: the answer has more rows than allowed; ask for a longer step, a shorter range or a narrower filter: %w", err)
+		return &explained{"the answer has more rows than allowed; ask for a longer step, a shorter range or a narrower filter", err}
 	case codeBadArguments:
 		if strings.Contains(e.Text, "Dictionary") {
-			return fmt.Errorf("history: no names of AS and countries are loaded; noroshi history names load FILE does it: %w", err)
+			return &explained{"no names of AS and countries are loaded; noroshi history names load FILE does it", err}
 		}
 	case codeUnknownTable, codeUnknownDatabase:
-		return fmt.Errorf("history: there is nothing here yet: noroshi serve makes the tables when it first remembers: %w", err)
+		return &explained{"there is nothing here yet: noroshi serve makes the tables when it first remembers", err}
 	}
 	return err
 }
