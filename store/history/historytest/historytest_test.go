@@ -1,5 +1,13 @@
 package historytest
 
-import "testing"
+import (
+	"testing"
 
-func TestHistory(t *testing.T) { Run(t, Open) }
+	"noroshi/store/engine/enginetest"
+)
+
+func TestMain(m *testing.M) { enginetest.Main(m) }
+
+// TestURL is what make test-cluster runs against a URL; without one it runs on
+// the embedded engine.
+func TestURL(t *testing.T) { Run(t, Open) }
