@@ -52,6 +52,11 @@ profile: ## cmd/noroshi/default.pgo anew, by which the compiler orders the hot p
 score: build ## every scenario against its ground truth
 	./bin/noroshi score
 
+test-cluster: ## the history's conformance suite against a ClickHouse: URL=http://host:8123 [CLUSTER=name] [USER=name PASSWORD_FILE=file]
+	@test -n "$(URL)" || { echo "make test-cluster URL=http://host:8123 [CLUSTER=name] [USER=name PASSWORD_FILE=file]" >&2; exit 2; }
+	NOROSHI_CLUSTER_URL='$(URL)' NOROSHI_CLUSTER='$(CLUSTER)' NOROSHI_CLUSTER_USER='$(if $(PASSWORD_FILE),$(USER))' NOROSHI_CLUSTER_PASSWORD_FILE='$(PASSWORD_FILE)' \
+		$(GO) test -count 1 -run TestURL -v ./store/history/...
+
 release: ## static binaries for linux amd64 and arm64 in dist/
 	for arch in amd64 arm64; do \
 		GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/noroshi-$(VERSION)-linux-$$arch ./cmd/noroshi || exit 1; \

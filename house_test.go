@@ -27,12 +27,12 @@ var mayImport = map[string]string{
 	"detect":          "event finding network intel internal/aging internal/hosttable",
 	"pipeline":        "event finding network source detect",
 	"incident":        "event finding",
-	"store":           "event finding incident",
+	"store":           "event finding incident internal",
 	"scenario":        "event finding incident intel network pipeline source detect",
 	"console":         "event finding incident network store pipeline source detect",
 	"internal":        "event",
-	"bench":           "event finding network detect pipeline scenario source",
-	"internal/config": "event network detect incident source",
+	"bench":           "event finding network detect pipeline scenario source store",
+	"internal/config": "event network detect incident source store",
 }
 
 // TestImports holds the layers. It lists what non-test code imports.

@@ -16,17 +16,22 @@ const BatchSize = 1024
 // it, and then either hands it on or calls Release. Nothing may keep a pointer
 // into a batch after that. The zero Batch is ready, and belongs to no pool.
 type Batch struct {
-	Flows []Flow
+	Flows    []Flow
+	DNS      []DNS
+	Sessions []Session
+	Logs     []Log
 
 	text []byte
 	pool *Pool
 }
 
 // Len returns the number of events of all kinds.
-func (b *Batch) Len() int { return len(b.Flows) }
+func (b *Batch) Len() int { return len(b.Flows) + len(b.DNS) + len(b.Sessions) + len(b.Logs) }
 
 // Reset empties b and keeps its memory.
-func (b *Batch) Reset() { b.Flows, b.text = b.Flows[:0], b.text[:0] }
+func (b *Batch) Reset() {
+	b.Flows, b.DNS, b.Sessions, b.Logs, b.text = b.Flows[:0], b.DNS[:0], b.Sessions[:0], b.Logs[:0], b.text[:0]
+}
 
 // Truncate drops all flows from the n-th on; their text stays until Reset.
 func (b *Batch) Truncate(n int) { b.Flows = b.Flows[:n] }
@@ -68,14 +73,37 @@ func (b *Batch) TextLen() int { return len(b.text) }
 // Append copies the events of o, text included, to the end of b.
 func (b *Batch) Append(o *Batch) {
 	off := uint32(len(b.text))
-	n := len(b.Flows)
+	flows, dns, sessions, logs := len(b.Flows), len(b.DNS), len(b.Sessions), len(b.Logs)
 	b.Flows = append(b.Flows, o.Flows...)
+	b.DNS = append(b.DNS, o.DNS...)
+	b.Sessions = append(b.Sessions, o.Sessions...)
+	b.Logs = append(b.Logs, o.Logs...)
 	b.text = append(b.text, o.text...)
-	if off > 0 {
-		for i := n; i < len(b.Flows); i++ {
-			if b.Flows[i].Payload.Len > 0 {
-				b.Flows[i].Payload.Off += off
-			}
+	if off == 0 || len(o.text) == 0 {
+		return
+	}
+	for i := flows; i < len(b.Flows); i++ {
+		move(off, &b.Flows[i].Payload)
+	}
+	for i := dns; i < len(b.DNS); i++ {
+		d := &b.DNS[i]
+		move(off, &d.Name, &d.Zone, &d.Reporter, &d.Answer)
+	}
+	for i := sessions; i < len(b.Sessions); i++ {
+		s := &b.Sessions[i]
+		move(off, &s.ID, &s.Reporter, &s.Service, &s.Subscriber, &s.User, &s.Host, &s.Detail, &s.Fingerprint)
+	}
+	for i := logs; i < len(b.Logs); i++ {
+		l := &b.Logs[i]
+		move(off, &l.Host, &l.Channel, &l.Provider, &l.User, &l.Image, &l.Message, &l.Data)
+	}
+}
+
+// move makes texts refer to bytes that now lie off further on.
+func move(off uint32, texts ...*Text) {
+	for _, t := range texts {
+		if t.Len > 0 {
+			t.Off += off
 		}
 	}
 }

@@ -2,6 +2,7 @@ package event
 
 import (
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -208,5 +209,44 @@ func TestAppendKeepsText(t *testing.T) {
 	a.Append(&b)
 	if got := a.Text(a.Flows[0].Payload); got != "here" {
 		t.Errorf("payload became %q", got)
+	}
+}
+
+// Text that lies elsewhere after Append is found there, whatever field of
+// whatever kind refers to it.
+func TestAppendMovesText(t *testing.T) {
+	var one, all Batch
+	all.AddText([]byte("something before"))
+	fill := func(row reflect.Value) {
+		for i := range row.NumField() {
+			if row.Type().Field(i).Type == reflect.TypeFor[Text]() {
+				row.Field(i).Set(reflect.ValueOf(one.AddText([]byte(row.Type().Field(i).Name))))
+			}
+		}
+	}
+	one.Flows, one.DNS, one.Sessions, one.Logs = make([]Flow, 1), make([]DNS, 1), make([]Session, 1), make([]Log, 1)
+	kinds := []func(*Batch) reflect.Value{
+		func(b *Batch) reflect.Value { return reflect.ValueOf(&b.Flows[0]).Elem() },
+		func(b *Batch) reflect.Value { return reflect.ValueOf(&b.DNS[0]).Elem() },
+		func(b *Batch) reflect.Value { return reflect.ValueOf(&b.Sessions[0]).Elem() },
+		func(b *Batch) reflect.Value { return reflect.ValueOf(&b.Logs[0]).Elem() },
+	}
+	if n := reflect.TypeFor[Batch]().NumField() - 2; n != len(kinds) {
+		t.Errorf("a batch holds %d kinds, and %d are examined", n, len(kinds))
+	}
+	for _, row := range kinds {
+		fill(row(&one))
+	}
+	all.Append(&one)
+	if all.Len() != len(kinds) {
+		t.Errorf("%d events, want %d", all.Len(), len(kinds))
+	}
+	for _, of := range kinds {
+		row := of(&all)
+		for i := range row.NumField() {
+			if v, ok := row.Field(i).Interface().(Text); ok && all.Text(v) != row.Type().Field(i).Name {
+				t.Errorf("%v.%s became %q", row.Type(), row.Type().Field(i).Name, all.Text(v))
+			}
+		}
 	}
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/binary"
+	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -33,6 +35,7 @@ func TestMain(m *testing.M) {
 //	cut FILE N                        drop the last N octets
 //	occupy udp|tcp NAME               use up a port of loopback and set $NAME to it
 //	expand FILE...                    put variables into files
+//	tamper FILE SQL                   change a state's file behind noroshi's back
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -68,6 +71,12 @@ func TestScripts(t *testing.T) {
 				_, port, err := net.SplitHostPort(addr.String())
 				ts.Check(err)
 				ts.Setenv(args[1], port)
+			},
+			"tamper": func(ts *testscript.TestScript, _ bool, args []string) {
+				db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+				ts.Check(err)
+				_, err = db.Exec(args[1])
+				ts.Check(errors.Join(err, db.Close()))
 			},
 			"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 				for _, name := range args {

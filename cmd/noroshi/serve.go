@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -72,6 +73,7 @@ type station struct {
 	listener *udp.Listener
 	sources  []api.Source
 	store    *state.DB
+	keep     time.Duration // of what closed incidents hold; 0 = for ever
 	desk     *desk.Desk
 	pipeline *pipeline.Pipeline
 	api      *api.API
@@ -156,12 +158,29 @@ func (s *station) openStore(f *config.File) (err error) {
 	if s.store, err = state.Open(f.State); err != nil {
 		return err
 	}
-	s.open = append(s.open, s.store)
+	s.open, s.keep = append(s.open, s.store), f.KeepClosed
 	s.desk = desk.New(s.store, f.Incident)
 	if err := s.desk.Load(context.Background()); err != nil {
-		return fmt.Errorf("state %s: %w", f.State, err)
+		return fmt.Errorf("state: %w", err)
 	}
 	return nil
+}
+
+// forget prunes the store, now and each day, until ctx ends.
+func (s *station) forget(ctx context.Context) {
+	for day := time.NewTicker(24 * time.Hour); s.keep > 0; {
+		switch n, err := s.store.Prune(ctx, event.TimeOf(time.Now().Add(-s.keep))); {
+		case err != nil && ctx.Err() == nil:
+			slog.Error("what is too old could not be forgotten; it is tried again tomorrow", "error", err)
+		case n > 0:
+			slog.Info("members and evidence of old incidents were forgotten", "incidents", n, "older_than", s.keep.String())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-day.C:
+		}
+	}
 }
 
 func (s *station) close() {
@@ -181,6 +200,10 @@ func (s *station) run(ctx context.Context) error {
 	defer leaveDesk()
 	deskEnded := make(chan error, 1)
 	go func() { deskEnded <- s.desk.Run(atDesk) }()
+
+	var forgetting sync.WaitGroup
+	defer forgetting.Wait() // before the store is closed
+	forgetting.Go(func() { s.forget(atDesk) })
 
 	server := s.api.Server()
 	go func() {

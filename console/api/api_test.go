@@ -255,6 +255,55 @@ func TestMoves(t *testing.T) {
 	}
 }
 
+func TestNotes(t *testing.T) {
+	h := newHouse(t)
+	h.add("fleet", 1)
+	var p page
+	h.get("/api/incidents", &p)
+	id := p.Incidents[0].ID.String()
+	path := "/api/incidents/" + id + "/notes"
+	for _, c := range []struct {
+		path, body string
+		want       int
+		say        string
+	}{
+		{path, `{"by":"me","text":"told <b>them</b>"}`, 201, `"by":"me"`},
+		{path, `{"text":"x"}`, 422, "who writes it is missing"},
+		{path, `{"by":"me"}`, 422, "the text is missing"},
+		{path, `{"by":"me\u0000","text":"x"}`, 422, "isn't plain text"},
+		{path, `{"by":"me","text":"x","at":1}`, 400, "unknown field"},
+		{"/api/incidents/00112233445566778899aabbccddeeff/notes", `{"by":"me","text":"x"}`, 404, "no such incident"},
+	} {
+		if status, text, _ := h.do("POST", c.path, c.body); status != c.want || !strings.Contains(text, c.say) {
+			t.Errorf("%s: %d %s, want %d %s", c.body, status, text, c.want, c.say)
+		}
+	}
+	var l struct{ Notes []state.Note }
+	if h.get(path, &l); len(l.Notes) != 1 || l.Notes[0].Text != "told <b>them</b>" || l.Notes[0].At == 0 {
+		t.Errorf("%+v", l)
+	}
+	if status, _, _ := h.do("GET", "/api/incidents/00112233445566778899aabbccddeeff/notes", ""); status != 404 {
+		t.Error(status)
+	}
+	var a struct {
+		Rows []state.Entry
+		Next string
+	}
+	if h.get("/api/audit?limit=1&object=incident/"+id, &a); len(a.Rows) != 1 || a.Rows[0].Action != "note.added" || a.Rows[0].Actor != "me" || a.Next == "" {
+		t.Errorf("%+v", a)
+	}
+	next := a.Next
+	a.Next = ""
+	if h.get("/api/audit?object=incident/"+id+"&before="+next, &a); len(a.Rows) != 1 || a.Rows[0].Action != "incident.opened" || a.Next != "" {
+		t.Errorf("%+v", a)
+	}
+	for _, q := range []string{"before=x", "before=0", "limit=0", "who=me"} {
+		if status, _, _ := h.do("GET", "/api/audit?"+q, ""); status != 400 {
+			t.Errorf("%s: %d", q, status)
+		}
+	}
+}
+
 func TestExceptions(t *testing.T) {
 	h := newHouse(t)
 	for _, c := range []struct {
@@ -277,9 +326,12 @@ func TestExceptions(t *testing.T) {
 	}
 	path := fmt.Sprint("/api/exceptions/", l.Exceptions[0].ID)
 	for _, want := range []int{204, 404} {
-		if status, text, _ := h.do("DELETE", path, ""); status != want {
+		if status, text, _ := h.do("DELETE", path+"?by=me", ""); status != want {
 			t.Errorf("DELETE: %d %s, want %d", status, text, want)
 		}
+	}
+	if status, text, _ := h.do("DELETE", path, ""); status != 400 || !strings.Contains(text, "who removes it") {
+		t.Errorf("removed by nobody: %d %s", status, text)
 	}
 	if status, _, _ := h.do("DELETE", "/api/exceptions/x", ""); status != 400 {
 		t.Error(status)

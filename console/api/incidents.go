@@ -304,6 +304,90 @@ func (a *API) move(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return in, nil
 }
 
+// refused makes a state.RefusedError the answer 422.
+func refused(err error) error {
+	if no := new(state.RefusedError); errors.As(err, &no) {
+		return problem{Status: http.StatusUnprocessableEntity, Detail: no.Why}
+	}
+	return err
+}
+
+// notes answers GET /api/incidents/{id}/notes.
+func (a *API) notes(_ http.ResponseWriter, r *http.Request) (any, error) {
+	id, err := idOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := query(r).done(); err != nil {
+		return nil, err
+	}
+	if _, err := a.cfg.Desk.Incident(r.Context(), id); err != nil {
+		return nil, none(err, "incident")
+	}
+	list, err := a.cfg.Desk.Notes(r.Context(), id)
+	if err != nil {
+		return nil, err
+	}
+	if list == nil {
+		list = []state.Note{}
+	}
+	return map[string]any{"notes": list}, nil
+}
+
+// addNote answers POST /api/incidents/{id}/notes.
+func (a *API) addNote(w http.ResponseWriter, r *http.Request) (any, error) {
+	id, err := idOf(r)
+	if err != nil {
+		return nil, err
+	}
+	var said struct {
+		By   string `json:"by"`
+		Text string `json:"text"`
+	}
+	if err := body(r, &said); err != nil {
+		return nil, err
+	}
+	n := state.Note{Incident: id, At: event.TimeOf(time.Now()), By: said.By, Text: said.Text}
+	if n.ID, err = a.cfg.Desk.AddNote(r.Context(), n); err != nil {
+		return nil, none(refused(err), "incident")
+	}
+	answer(w, http.StatusCreated, n)
+	return nil, nil
+}
+
+// auditPage is a page of the audit chain.
+type auditPage struct {
+	Rows []state.Entry `json:"rows"` // the latest first
+	Next string        `json:"next,omitempty"`
+}
+
+// audit answers GET /api/audit.
+func (a *API) audit(_ http.ResponseWriter, r *http.Request) (any, error) {
+	q := query(r)
+	object, limit, before := q.get("object"), q.limit(), int64(0)
+	if text := q.get("before"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if before = n; err != nil || n < 1 {
+			q.refuse("before: want what an earlier answer gave as next")
+		}
+	}
+	if err := q.done(); err != nil {
+		return nil, err
+	}
+	rows, err := a.cfg.Desk.Audit(r.Context(), object, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	page := auditPage{Rows: rows}
+	if rows == nil {
+		page.Rows = []state.Entry{}
+	}
+	if len(rows) == limit {
+		page.Next = strconv.FormatInt(rows[limit-1].Seq, 10)
+	}
+	return page, nil
+}
+
 // exceptions answers GET /api/exceptions.
 func (a *API) exceptions(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err := query(r).done(); err != nil {
@@ -353,8 +437,16 @@ func (a *API) removeException(w http.ResponseWriter, r *http.Request) (any, erro
 	if err != nil {
 		return nil, wrong("an exception's id is a number")
 	}
-	if err := a.cfg.Desk.Forget(r.Context(), id); err != nil {
-		return nil, none(err, "exception")
+	q := query(r)
+	by := q.get("by")
+	if by == "" {
+		q.refuse("by: want who removes it, as in ?by=sato")
+	}
+	if err := q.done(); err != nil {
+		return nil, err
+	}
+	if err := a.cfg.Desk.Forget(r.Context(), id, by); err != nil {
+		return nil, none(refused(err), "exception")
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil, nil

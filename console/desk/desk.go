@@ -349,17 +349,38 @@ func (d *Desk) Except(ctx context.Context, e incident.Exception) (int64, error) 
 	return id, nil
 }
 
-// Forget ends an exception, or returns state.ErrNone.
-func (d *Desk) Forget(ctx context.Context, id int64) error {
+// Forget ends an exception, or returns state.ErrNone. by is who wants it.
+func (d *Desk) Forget(ctx context.Context, id int64, by string) error {
 	d.saving.Lock()
 	defer d.saving.Unlock()
-	if err := d.store.RemoveException(ctx, id); err != nil {
+	if err := d.store.RemoveException(ctx, id, by); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.correlator.Except(slices.DeleteFunc(slices.Clone(d.correlator.Exceptions()), func(e incident.Exception) bool { return e.ID == id }))
 	return nil
+}
+
+// AddNote adds a note to an incident, after storing the incident if it waits. The
+// error is state.ErrNone, a *state.RefusedError or the store's.
+func (d *Desk) AddNote(ctx context.Context, n state.Note) (int64, error) {
+	if d.waiting.get(n.Incident) != nil {
+		if err := d.save(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return d.store.AddNote(ctx, n)
+}
+
+// Notes returns the notes to an incident, the oldest first.
+func (d *Desk) Notes(ctx context.Context, id finding.ID) ([]state.Note, error) {
+	return d.store.Notes(ctx, id)
+}
+
+// Audit returns rows of the audit chain: see state.Store.Audit.
+func (d *Desk) Audit(ctx context.Context, object string, before int64, limit int) ([]state.Entry, error) {
+	return d.store.Audit(ctx, object, before, limit)
 }
 
 // Stats are counters since the start, and how things stand.

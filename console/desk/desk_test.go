@@ -307,10 +307,10 @@ func TestExceptions(t *testing.T) {
 	if err := again.Load(ctx); err != nil || len(again.Exceptions()) != 1 {
 		t.Errorf("after a restart: %v, %v", again.Exceptions(), err)
 	}
-	if err := d.Forget(ctx, id); err != nil {
+	if err := d.Forget(ctx, id, "sato"); err != nil {
 		t.Error(err)
 	}
-	if err := d.Forget(ctx, id); !errors.Is(err, state.ErrNone) {
+	if err := d.Forget(ctx, id, "sato"); !errors.Is(err, state.ErrNone) {
 		t.Errorf("forgotten twice: %v", err)
 	}
 	d.Add(bot(1, "lab"))

@@ -4,7 +4,7 @@
 //
 // A file is a File, which is made of the components' own Configs. The name of a
 // key is the name of its field in snake case, unless a yaml tag says otherwise.
-// Durations carry a unit (30s); numbers may carry a decimal or a binary prefix
+// Durations carry a unit (30s, 14d); numbers may carry a decimal or a binary prefix
 // (20k, 64Mi). Anchors, aliases and tags of YAML are refused.
 package config
 
@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"noroshi/incident"
 	"noroshi/network"
 	"noroshi/source/packet"
+	"noroshi/store/history"
 )
 
 // File is a configuration.
@@ -42,14 +44,20 @@ type File struct {
 	Shards int
 	// Incident rules how findings become incidents.
 	Incident incident.Config
-	// State is the file of incidents, exceptions and counts of infected hosts.
+	// State is where incidents and decisions are kept: a file of SQLite, or a URL of
+	// PostgreSQL (postgres://...), which has no password in it.
 	State string
+	// KeepClosed is how long members and evidence of closed incidents are kept
+	// after their last evidence; 0 means for ever.
+	KeepClosed time.Duration
 	// Templates is the file in which exporters' templates outlive a restart;
 	// empty means they don't.
 	Templates string
 	// Learned begins the names of the files in which what detectors learned
 	// outlives a restart; empty means it doesn't.
 	Learned string
+	// History is where events are remembered.
+	History history.Config
 	// HTTP is where the API, the stream of incidents and the metrics are
 	// served: a loopback address.
 	HTTP netip.AddrPort `yaml:"http"`
@@ -94,10 +102,11 @@ func Default() *File {
 				netip.MustParseAddrPort("127.0.0.1:6343"), netip.MustParseAddrPort("[::1]:6343"), // sFlow, by IANA
 			},
 		},
-		Incident:  incident.Config{Gap: 6 * time.Hour, Burst: 60, PerHour: 60, MaxMembers: 1 << 20},
-		State:     "noroshi.db",
+		Incident: incident.Config{Gap: 6 * time.Hour, Burst: 60, PerHour: 60, MaxMembers: 1 << 20},
+		State:    "noroshi.db", KeepClosed: 400 * 24 * time.Hour,
 		Templates: "noroshi.templates",
 		Learned:   "noroshi.learned",
+		History:   history.Default(),
 		HTTP:      netip.MustParseAddrPort("127.0.0.1:8479"),
 		Detect:    map[string]any{},
 	}
@@ -192,8 +201,15 @@ func (d *decoder) judge(f *File) {
 	if f.State == "" {
 		d.wrongAt("state", "name a file, such as noroshi.db", "incidents must be kept somewhere")
 	}
+	d.judgeState(f.State)
+	if f.KeepClosed != 0 && f.KeepClosed < 24*time.Hour {
+		d.wrongAt("keep_closed", "write 24h or more, or 0 to keep them for ever; 9600h is 400 days", "what was closed today is still needed")
+	}
 	if f.State != "" && f.State == f.Templates {
 		d.wrongAt("templates", "name another", "%s is the file of incidents", f.State)
+	}
+	if key, err := f.History.Check(); err != nil {
+		d.wrongAt("history."+key, "docs/history.md says what it means", "%v", err)
 	}
 	if !f.HTTP.Addr().IsLoopback() {
 		d.wrongAt("http", "use 127.0.0.1 or [::1]; from elsewhere reach it through ssh -L 8479:127.0.0.1:8479",
@@ -205,6 +221,31 @@ func (d *decoder) judge(f *File) {
 			group := "detect." + s.Name
 			d.wrongAt(d.named(group, err.Error()), "see noroshi.example.yaml for what it means", "%v", err)
 		}
+	}
+}
+
+// judgeState finds what is wrong with where the state is to be.
+func (d *decoder) judgeState(name string) {
+	scheme, _, isURL := strings.Cut(name, "://")
+	if !isURL {
+		return
+	}
+	const write = "write postgres://user@host:5432/database, or postgres:///database?host=/run/postgresql"
+	if scheme != "postgres" && scheme != "postgresql" {
+		d.wrongAt("state", "name a file, or "+write, "%s:// is neither a file nor PostgreSQL", scheme)
+		return
+	}
+	u, err := url.Parse(name)
+	if err != nil { // the error would show a password
+		d.wrongAt("state", write, "the URL can't be read")
+		return
+	}
+	_, inURL := u.User.Password()
+	if query := u.Query(); inURL || query.Has("password") {
+		d.wrongAt("state", "take it out, and name a file with it (host:port:database:user:password, mode 0600) by passfile=/etc/noroshi.pgpass behind the ? or in PGPASSFILE",
+			"a password in the URL would be shown wherever the configuration is")
+	} else if strings.Trim(u.Path, "/") == "" && !query.Has("dbname") {
+		d.wrongAt("state", write, "the URL names no database")
 	}
 }
 

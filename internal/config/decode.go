@@ -147,8 +147,8 @@ func (d *decoder) into(n ast.Node, key string, v reflect.Value) {
 		})
 	case reflect.Int64, reflect.Int, reflect.Int32, reflect.Int16, reflect.Int8:
 		if v.Type() == reflect.TypeFor[time.Duration]() {
-			d.scalar(n, key, "a duration with its unit, such as 500ms, 30s, 10m or 6h", func(s string) (err error) {
-				t, err := time.ParseDuration(s)
+			d.scalar(n, key, "a duration with its unit, such as 500ms, 30s, 10m, 6h or 14d", func(s string) error {
+				t, err := parseDuration(s)
 				v.SetInt(int64(t))
 				return err
 			})
@@ -160,6 +160,16 @@ func (d *decoder) into(n ast.Node, key string, v reflect.Value) {
 	default:
 		panic("config: no way to write a " + v.Type().String())
 	}
+}
+
+// parseDuration is time.ParseDuration, with days.
+func parseDuration(s string) (time.Duration, error) {
+	days, ok := strings.CutSuffix(s, "d")
+	if !ok {
+		return time.ParseDuration(s)
+	}
+	n, err := strconv.ParseUint(days, 10, 16)
+	return time.Duration(n) * 24 * time.Hour, err
 }
 
 // wantOf describes what a text-like type wants.

@@ -1,10 +1,13 @@
 // Package state remembers what was decided: incidents with their members and
-// history, exceptions, and how many hosts were infected on which day. Events
-// have a store of their own; this one is small, transactional, and must lose
-// nothing it has acknowledged.
+// history, notes, exceptions, approvals, consent, and how many hosts were
+// infected on which day. Events have a store of their own; this one is small,
+// transactional, and must lose nothing it has acknowledged.
 //
-// [Store] is the contract, [Open] the implementation on SQLite, and package
-// statetest the test every implementation passes.
+// Whatever a person or the program decided is a row of the audit chain, each
+// with the hash of the one before: docs/state.md says what that proves.
+//
+// [Store] is the contract, [DB] the implementation on SQLite and PostgreSQL, and
+// package statetest the test every implementation passes.
 package state
 
 import (
@@ -37,11 +40,45 @@ type Store interface {
 	// Move takes a step in the life of an incident: see [incident.Incident.Move].
 	Move(ctx context.Context, id finding.ID, from incident.State, s incident.Step) (*incident.Incident, error)
 
-	// AddException keeps e and returns its ID; RemoveException forgets one, or
-	// returns ErrNone.
+	// AddException keeps e, whose owner is who adds it, and returns its ID;
+	// RemoveException ends one, or returns ErrNone.
 	AddException(ctx context.Context, e incident.Exception) (int64, error)
-	RemoveException(ctx context.Context, id int64) error
+	RemoveException(ctx context.Context, id int64, by string) error
 	Exceptions(ctx context.Context) ([]incident.Exception, error)
+
+	// AddNote adds a note to an incident, or returns ErrNone; Notes returns them,
+	// the oldest first.
+	AddNote(ctx context.Context, n Note) (int64, error)
+	Notes(ctx context.Context, id finding.ID) ([]Note, error)
+
+	// Propose asks for an approval and returns its ID. Decide adds a decision; by
+	// the wrong person or too late it is a *RefusedError. Approvals lists at most
+	// limit, the latest first, those below the ID before if that isn't 0.
+	Propose(ctx context.Context, p Proposal) (int64, error)
+	Decide(ctx context.Context, id int64, x Decision) (Approval, error)
+	Approval(ctx context.Context, id int64) (Approval, error)
+	Approvals(ctx context.Context, before int64, limit int) ([]Approval, error)
+
+	// Record writes down a subscriber's word. Consent returns the last one about a
+	// purpose, or ErrNone; Consents all about a line, the oldest first.
+	Record(ctx context.Context, c Consent) (int64, error)
+	Consent(ctx context.Context, line, purpose string) (Consent, error)
+	Consents(ctx context.Context, line string) ([]Consent, error)
+
+	// Append adds to the audit chain what changes nothing here and is still to be
+	// known: that somebody looked up an identity. Every other method that changes
+	// something appends by itself, in the same transaction.
+	Append(ctx context.Context, actor, action, object string, body any) error
+	// Audit returns at most limit rows of the chain, the latest first: those about
+	// an object if that isn't empty, those below before if that isn't 0.
+	Audit(ctx context.Context, object string, before int64, limit int) ([]Entry, error)
+	// Verify walks the chain and says where it is broken first, also against
+	// heads that were kept elsewhere. An error means that it could not be read.
+	Verify(ctx context.Context, kept ...Head) (Report, error)
+	// Prune forgets the members and the evidence of incidents that are closed, are
+	// over and had their last evidence before a time. Titles, numbers, histories and
+	// the chain stay. It returns how many incidents that were.
+	Prune(ctx context.Context, before event.Time) (int, error)
 
 	// Observed notes that the program was watching at t, so that a day without
 	// infected hosts can be told from a day without observation.

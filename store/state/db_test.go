@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,15 +22,54 @@ import (
 
 // TestMain lets the test binary be the process that is killed: see TestKill.
 func TestMain(m *testing.M) {
-	if path := os.Getenv("NOROSHI_TEST_SAVE_FOREVER"); path != "" {
-		saveForever(path)
+	if name := os.Getenv("NOROSHI_TEST_SAVE_FOREVER"); name != "" {
+		saveForever(name)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if server != nil {
+		server.Stop()
+	}
+	os.Exit(code)
 }
 
-func open(t testing.TB, path string) *state.DB {
+// server is one PostgreSQL for all tests, nil until it is needed.
+var server *statetest.Postgres
+
+// postgres returns the URL of an empty database.
+func postgres(t testing.TB) string {
 	t.Helper()
-	db, err := state.Open(path)
+	if server == nil {
+		s, err := statetest.StartPostgres()
+		if errors.Is(err, statetest.ErrNoPostgres) {
+			t.Skip(err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		server = s
+	}
+	url, err := server.Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return url
+}
+
+// backends are the two, each with the name of an empty database.
+var backends = map[string]func(t testing.TB) string{
+	"SQLite":     func(t testing.TB) string { return filepath.Join(t.TempDir(), "state.db") },
+	"PostgreSQL": postgres,
+}
+
+// both runs a test on an empty database of each backend.
+func both(t *testing.T, test func(t *testing.T, name string)) {
+	for which, empty := range backends {
+		t.Run(which, func(t *testing.T) { test(t, empty(t)) })
+	}
+}
+
+func open(t testing.TB, name string) *state.DB {
+	t.Helper()
+	db, err := state.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,15 +77,21 @@ func open(t testing.TB, path string) *state.DB {
 	return db
 }
 
-func TestSQLite(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a strange name?#%20.db")
-	statetest.Run(t, func(t *testing.T) state.Store {
-		db, err := state.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return db
+func TestStore(t *testing.T) {
+	both(t, func(t *testing.T, name string) {
+		statetest.Run(t, func(t *testing.T) state.Store {
+			db, err := state.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return db
+		})
 	})
+}
+
+func TestFileName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a strange name?#%20.db")
+	_ = open(t, path).Close()
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v: want a file of this name for its owner only", info, err)
@@ -85,9 +131,19 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// whole complains if the audit chain isn't.
+func whole(t testing.TB, db *state.DB) state.Report {
+	t.Helper()
+	r, err := db.Verify(context.Background())
+	if err != nil || r.Broken != nil {
+		t.Fatalf("%v, %v", r.Broken, err)
+	}
+	return r
+}
+
 // saveForever saves incidents and prints the id of each that is acknowledged.
-func saveForever(path string) {
-	db, err := state.Open(path)
+func saveForever(name string) {
+	db, err := state.Open(name)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -104,16 +160,17 @@ func saveForever(path string) {
 }
 
 // Whatever was acknowledged before kill -9 is there afterwards, once and whole.
-func TestKill(t *testing.T) {
+func TestKill(t *testing.T) { both(t, kill) }
+
+func kill(t *testing.T, name string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "state.db")
 	acknowledged := map[string]bool{}
 	for round := range 20 {
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "NOROSHI_TEST_SAVE_FOREVER="+path)
+		cmd.Env = append(os.Environ(), "NOROSHI_TEST_SAVE_FOREVER="+name)
 		cmd.Stderr = os.Stderr
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -131,7 +188,7 @@ func TestKill(t *testing.T) {
 		}
 		_ = cmd.Wait()
 	}
-	db := open(t, path)
+	db := open(t, name)
 	list, err := db.Incidents(context.Background(), state.Filter{Limit: 1e6})
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +211,7 @@ func TestKill(t *testing.T) {
 	if len(acknowledged) < 20 {
 		t.Errorf("only %d incidents were acknowledged", len(acknowledged))
 	}
+	whole(t, db)
 }
 
 // A full disk is a clear error, and what was saved before is still there.
@@ -191,12 +249,30 @@ func TestFullDisk(t *testing.T) {
 // BenchmarkFleet is the largest single save the design asks for: an incident
 // with 20,000 members.
 func BenchmarkFleet(b *testing.B) {
-	db := open(b, filepath.Join(b.TempDir(), "state.db"))
-	in := statetest.Incident(0)
-	for n := 0; b.Loop(); n++ {
-		in.NewMembers = statetest.Members(20000*n, 20000)
-		if err := db.Save(context.Background(), []*incident.Incident{in}); err != nil {
-			b.Fatal(err)
-		}
+	for which, empty := range backends {
+		b.Run(which, func(b *testing.B) {
+			db := open(b, empty(b))
+			in := statetest.Incident(0)
+			for n := 0; b.Loop(); n++ {
+				in.NewMembers = statetest.Members(20000*n, 20000)
+				if err := db.Save(context.Background(), []*incident.Incident{in}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSave is one incident and one row of the chain in a transaction.
+func BenchmarkSave(b *testing.B) {
+	for which, empty := range backends {
+		b.Run(which, func(b *testing.B) {
+			db := open(b, empty(b))
+			for n := 0; b.Loop(); n++ {
+				if err := db.Save(context.Background(), []*incident.Incident{statetest.Incident(n)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -1,0 +1,172 @@
+package history
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Client speaks to one ClickHouse, or to the embedded engine, by HTTP. It is
+// safe for concurrent use.
+type Client struct {
+	// HTTP carries the requests: for the embedded engine the client of its socket.
+	HTTP *http.Client
+	// URL is "http://host:8123/" or "https://…"; for the embedded engine its
+	// host doesn't matter.
+	URL string
+	// User and Password, if set, go in the headers ClickHouse has for them.
+	User, Password string
+}
+
+// Error is an error that the server gave.
+type Error struct {
+	Code int // ClickHouse's code; 0 if it gave none
+	Text string
+}
+
+func (e *Error) Error() string { return "history: " + e.Text }
+
+// Codes of ClickHouse on which somebody here acts.
+const (
+	codeUnknownTable    = 60
+	codeUnknownDatabase = 81
+	codeTimeout         = 159
+	codeMemory          = 241
+	codeNoSpace         = 243
+)
+
+// Params are the values of a statement's {name:Type} parameters, as text.
+type Params map[string]string
+
+// escaper prepares a value for a parameter: ClickHouse reads it as a field of
+// the TabSeparated format.
+var escaper = strings.NewReplacer("\\", "\\\\", "\n", "\\n", "\t", "\\t", "\r", "\\r", "\x00", "\\0")
+
+// do sends one request and returns its answer, still to be read, or an error.
+func (c *Client) do(ctx context.Context, query string, params Params, body io.Reader) (*http.Response, error) {
+	v := url.Values{}
+	for name, value := range params {
+		v.Set("param_"+name, escaper.Replace(value))
+	}
+	if body == nil {
+		body = strings.NewReader(query)
+	} else {
+		v.Set("query", query)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(c.URL, "/")+"/?"+v.Encode(), body)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	if c.User != "" {
+		req.Header.Set("X-ClickHouse-User", c.User)
+		req.Header.Set("X-ClickHouse-Key", c.Password)
+	}
+	resp, err := c.HTTP.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", bare(err))
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		e := &Error{Text: strings.TrimSpace(string(text))}
+		e.Code, _ = strconv.Atoi(resp.Header.Get("X-ClickHouse-Exception-Code"))
+		if e.Text == "" {
+			e.Text = resp.Status
+		}
+		return nil, e
+	}
+	return resp, nil
+}
+
+// bare takes the URL, which holds the whole statement, out of an error.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// exec runs a statement that has no answer.
+func (c *Client) exec(ctx context.Context, sql string, params Params) error {
+	resp, err := c.do(ctx, sql, params, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	return nil
+}
+
+// Insert writes a block. When it returns nil the block is stored, once, however
+// often it was sent; after an error it may be, and is sent again.
+//
+// The columns are those that the block names, so that one from an older program
+// goes in as well. A column that the table lacks is an error: by default the
+// server would leave it out and say nothing.
+func (c *Client) Insert(ctx context.Context, l Layout, b *Block) error {
+	sql := fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = 1000, input_format_skip_unknown_fields = 0 FORMAT Native",
+		l.local(b.Table), b.ID)
+	resp, err := c.do(ctx, sql, nil, bytes.NewReader(b.Data))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	return nil
+}
+
+// Ping reports whether the server answers.
+func (c *Client) Ping(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.URL, "/")+"/ping", nil)
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	resp, err := c.HTTP.Do(req)
+	if err != nil {
+		return fmt.Errorf("history: %w", bare(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("history: ping: %s", resp.Status)
+	}
+	return nil
+}
+
+// rows is a streamed answer in the RowBinary format, read in the order and the
+// types of the statement's columns. After the last row next is false; err says
+// whether that was the end.
+type rows struct {
+	body io.ReadCloser
+	in   *bufio.Reader
+	err  error
+	buf  [16]byte
+}
+
+// query runs a SELECT. The caller closes the rows.
+func (c *Client) query(ctx context.Context, sql string, params Params) (*rows, error) {
+	resp, err := c.do(ctx, sql+" FORMAT RowBinary", params, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &rows{body: resp.Body, in: bufio.NewReaderSize(resp.Body, 64<<10)}, nil
+}
+
+func (r *rows) close() { _ = r.body.Close() }
+
+// Exec runs one statement of Layout.Statements.
+func (c *Client) Exec(ctx context.Context, statement string) error {
+	return c.exec(ctx, statement, nil)
+}
