@@ -130,7 +130,7 @@ func TestParams(t *testing.T) {
 func TestErrors(t *testing.T) {
 	c := open(t)
 	for sql, want := range map[string]int{
-		"SELECT * FROM nowhere": 60, "SELEC": 62, "SELECT nothing": 47,
+		"SELECT * FROM nowhere": 60, "SELECT FROM WHERE": 62, "SELECT nothing": 47,
 		"SELECT count() FROM numbers(1e12) SETTINGS max_execution_time=0.2, max_threads=1": 159,
 		"SELECT groupArray(number) FROM numbers(1e9) SETTINGS max_memory_usage=50000000":   241,
 	} {
