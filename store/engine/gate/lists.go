@@ -100,3 +100,7 @@ func harmlessSetting(name string) bool {
 	}
 	return false
 }
+
+// Settings returns the names and the beginnings (with a "*") of the settings that
+// pass.
+func Settings() []string { return strings.Fields(harmlessSettings) }
