@@ -138,7 +138,8 @@ CREATE TABLE IF NOT EXISTS `noroshi`.`coverage_local` ON CLUSTER `noroshi` (
 	kind LowCardinality(String),
 	reason LowCardinality(String),
 	kept UInt64,
-	lost UInt64
+	lost UInt64,
+	watched UInt64
 ) ENGINE = ReplicatedSummingMergeTree('/clickhouse/tables/{uuid}/{shard}', '{replica}')
 PARTITION BY toYYYYMM(minute)
 ORDER BY (kind, minute, reason)
@@ -146,6 +147,18 @@ TTL toDateTime(minute) + INTERVAL 34560000 SECOND
 SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`coverage` ON CLUSTER `noroshi` AS `noroshi`.`coverage_local` ENGINE = Distributed(`noroshi`, `noroshi`, `coverage_local`, rand());
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`flows_kept_view` ON CLUSTER `noroshi` TO `noroshi`.`coverage_local` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'flows' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`flows_local` GROUP BY minute
+COMMENT 'noroshi 70b4f4bf82760106';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_kept_view` ON CLUSTER `noroshi` TO `noroshi`.`coverage_local` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'dns' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`dns_local` GROUP BY minute
+COMMENT 'noroshi 578008811424226a';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_kept_view` ON CLUSTER `noroshi` TO `noroshi`.`coverage_local` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'sessions' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`sessions_local` GROUP BY minute
+COMMENT 'noroshi dc52dc2c76799976';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_kept_view` ON CLUSTER `noroshi` TO `noroshi`.`coverage_local` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'logs' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`logs_local` GROUP BY minute
+COMMENT 'noroshi db1e2490cfe74226';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`flows_by_exporter_local` ON CLUSTER `noroshi` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),

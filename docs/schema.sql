@@ -130,12 +130,25 @@ CREATE TABLE IF NOT EXISTS `noroshi`.`coverage` (
 	kind LowCardinality(String),
 	reason LowCardinality(String),
 	kept UInt64,
-	lost UInt64
+	lost UInt64,
+	watched UInt64
 ) ENGINE = SummingMergeTree()
 PARTITION BY toYYYYMM(minute)
 ORDER BY (kind, minute, reason)
 TTL toDateTime(minute) + INTERVAL 34560000 SECOND
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`flows_kept_view` TO `noroshi`.`coverage` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'flows' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`flows` GROUP BY minute
+COMMENT 'noroshi 74e976c284d826da';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_kept_view` TO `noroshi`.`coverage` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'dns' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`dns` GROUP BY minute
+COMMENT 'noroshi 6d328153416cbe8e';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_kept_view` TO `noroshi`.`coverage` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'sessions' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`sessions` GROUP BY minute
+COMMENT 'noroshi f7f888e454ed2b2a';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_kept_view` TO `noroshi`.`coverage` AS SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, 'logs' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM `noroshi`.`logs` GROUP BY minute
+COMMENT 'noroshi 4d19cbee78a51bba';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`flows_by_exporter` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),

@@ -1,9 +1,9 @@
 // Package pipeline carries batches from sources to detectors. It is the only
 // place where the stages meet a goroutine, a queue and a clock.
 //
-//	source ─emit─► annotate ─► deal ─► queue ─► shard 0: detector, detector, ...
-//	                               ├─► queue ─► shard 1: detector, detector, ...
-//	                               └─ select ─► queue ─► a detector that sees all shards' hosts
+//	source ─emit─► annotate ─► keep ─► deal ─► queue ─► shard 0: detector, detector, ...
+//	                                       ├─► queue ─► shard 1: detector, detector, ...
+//	                                       └─ select ─► queue ─► a detector that sees all shards' hosts
 //
 // The clock is Flow.Seen: when a record reached noroshi, or the recorder of a
 // capture. No exporter can write it, so none can stall or rush the others; the
@@ -55,6 +55,10 @@ type Pipeline struct {
 	// watermark that all shards have reached, never while Report runs: whatever
 	// the number of shards, no finding about records seen before it will come.
 	Clock func(now event.Time)
+	// Keep, if set, sees each batch once, annotated, before any detector: it is
+	// how events are remembered. It is called by several goroutines, must be quick,
+	// and must not keep or change the batch.
+	Keep func(*event.Batch)
 	// Seed keys the detectors' hash tables.
 	Seed uint64
 	// Learned is the beginning of the names of the files in which what detectors
@@ -231,10 +235,22 @@ func (r *run) emit(b *event.Batch) {
 	}
 	r.Network.Annotate(b)
 	r.stats.batches.Add(1)
-	r.stats.flows.Add(uint64(b.Len()))
+	r.stats.flows.Add(uint64(len(b.Flows)))
+	if r.Keep != nil {
+		r.Keep(b)
+	}
 	var latest event.Time
 	for i := range b.Flows {
 		latest = max(latest, b.Flows[i].Seen)
+	}
+	for i := range b.DNS {
+		latest = max(latest, b.DNS[i].Seen)
+	}
+	for i := range b.Sessions {
+		latest = max(latest, b.Sessions[i].Seen)
+	}
+	for i := range b.Logs {
+		latest = max(latest, b.Logs[i].Seen)
 	}
 	parts := make([]*event.Batch, len(r.lanes))
 	for i, l := range r.whole {

@@ -42,6 +42,7 @@ var commands = []command{
 	backupCommand,
 	restoreCommand,
 	demoCommand,
+	historyCommand,
 	scoreCommand,
 	engineCommand,
 	versionCommand,

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ import (
 	"noroshi/pipeline"
 	"noroshi/source/packet"
 	"noroshi/source/recording"
+	"noroshi/store/history"
+	"noroshi/store/memory"
+	"noroshi/store/state"
 )
 
 var replayCommand = command{
@@ -37,17 +41,19 @@ findings as they are made. Progress and a summary go to standard error.
   noroshi replay --json folder/ | jq .title
   noroshi replay --config noroshi.yaml --lang ja flows.pcap.zst
   tcpdump -w - -i eth0 | noroshi replay -
+  noroshi replay --history case7 flows.pcap && noroshi history --folder case7 incident ID
 `,
 	run: replay,
 }
 
 func replay(ctx context.Context, c *call) int {
 	var asJSON, findings bool
-	var lang, path string
+	var lang, path, folder string
 	paths, code, ok := c.parse(func(fs *flag.FlagSet) {
 		fs.StringVar(&path, "config", "", "configuration `file`: networks and knobs (default: noroshi's own values)")
 		fs.BoolVar(&asJSON, "json", false, "one JSON object per line")
 		fs.BoolVar(&findings, "findings", false, "findings in place of incidents, one JSON object per line")
+		fs.StringVar(&folder, "history", "", "remember all events in this `folder`, and the incidents: to ask noroshi history --folder FOLDER")
 		fs.StringVar(&lang, "lang", "", "`language` of the text: en or ja (default: the locale's)")
 	})
 	if !ok {
@@ -75,10 +81,19 @@ func replay(ctx context.Context, c *call) int {
 		text.Writer = out
 		r.show = func(v any) { showIncident(text, l, v.(*incident.Incident)) }
 	}
+	remembered := func() error { return nil }
+	if folder != "" {
+		if remembered, err = r.remember(file, folder); err != nil {
+			return c.failed(err)
+		}
+	}
 	stop := c.progress(l, r.rec)
 	r.onlyFindings = findings
 	err = r.run(ctx)
 	stop()
+	if err := remembered(); err != nil {
+		return c.failed(err)
+	}
 	if out.Flush() != nil {
 		return exitFailed
 	}
@@ -145,6 +160,8 @@ type replayer struct {
 	gap        time.Duration
 	show       func(any)
 	looked     event.Time // when the correlator's changes were last taken
+	state      *state.DB  // nil: incidents aren't kept
+	unsaved    error      // why they could not be
 
 	onlyFindings        bool // findings are shown in place of incidents
 	incidents, findings int  // shown; findings as often as they were said
@@ -187,9 +204,38 @@ func (r *replayer) run(ctx context.Context) error {
 	return err
 }
 
+// remember makes a history of what is replayed, in a folder of its own, kept for
+// ever, with the incidents beside it. The function that is returned ends it.
+func (r *replayer) remember(f *config.File, folder string) (end func() error, err error) {
+	c := memory.Config{History: f.History, Engine: f.Engine, Recording: true}
+	c.History.URL, c.History.Folder, c.History.Keep = "", folder, history.Keep{}
+	m, err := memory.Open(c, nil)
+	if err != nil {
+		return nil, err
+	}
+	if r.state, err = state.Open(filepath.Join(folder, stateInFolder)); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	r.pipeline.Keep = m.Keep
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	return func() error {
+		cancel()
+		return errors.Join(<-ended, r.unsaved, r.state.Close())
+	}, nil
+}
+
+// stateInFolder is the file of incidents in the folder of a replay's history.
+const stateInFolder = "noroshi.db"
+
 // look takes what changed, and makes room when too much is piled up.
 func (r *replayer) look(now event.Time) {
-	for _, in := range r.correlator.Changes() {
+	changes := r.correlator.Changes()
+	if r.state != nil && r.unsaved == nil {
+		r.unsaved = r.state.Save(context.Background(), changes)
+	}
+	for _, in := range changes {
 		in.NewMembers = nil
 		r.pile[in.ID] = in
 	}

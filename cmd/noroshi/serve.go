@@ -23,6 +23,8 @@ import (
 	"noroshi/source"
 	"noroshi/source/packet"
 	"noroshi/source/udp"
+	"noroshi/store/history"
+	"noroshi/store/memory"
 	"noroshi/store/state"
 )
 
@@ -30,7 +32,8 @@ var serveCommand = command{
 	name: "serve", synopsis: "[flags]",
 	short: "Receive telemetry, keep incidents, serve them",
 	long: `Without a configuration it listens on loopback for NetFlow (2055), IPFIX (4739)
-and sFlow (6343), keeps incidents in noroshi.db in the working directory, and
+and sFlow (6343), keeps incidents in noroshi.db and the history of events in
+noroshi.history/ in the working directory, and
 serves the API, the stream of incidents and metrics on http://127.0.0.1:8479.
 Ctrl-C or SIGTERM ends it after what had arrived was examined and stored; a
 second one ends it at once.
@@ -75,6 +78,7 @@ type station struct {
 	store    *state.DB
 	keep     time.Duration // of what closed incidents hold; 0 = for ever
 	desk     *desk.Desk
+	memory   *memory.Memory // nil without history
 	pipeline *pipeline.Pipeline
 	api      *api.API
 	http     net.Listener
@@ -89,14 +93,18 @@ func openStation(f *config.File) (*station, error) {
 	for _, c := range f.Capture {
 		errs = append(errs, s.openCapture(c))
 	}
-	errs = append(errs, s.openStore(f))
+	errs = append(errs, s.openStore(f), s.openMemory(f))
 	if err := errors.Join(errs...); err != nil {
 		s.close()
 		return nil, err
 	}
 	s.pipeline.Live, s.pipeline.Seed, s.pipeline.Learned = true, rand.Uint64(), f.Learned
 	s.pipeline.Report, s.pipeline.Clock = s.desk.Add, s.desk.Advance
-	s.api = api.New(api.Config{Desk: s.desk, Pipeline: s.pipeline, Sources: s.sources, Version: version})
+	cfg := api.Config{Desk: s.desk, Pipeline: s.pipeline, Sources: s.sources, Version: version}
+	if s.memory != nil {
+		s.pipeline.Keep, cfg.History = s.memory.Keep, s.memory.Stats
+	}
+	s.api = api.New(cfg)
 	return s, nil
 }
 
@@ -183,6 +191,25 @@ func (s *station) forget(ctx context.Context) {
 	}
 }
 
+// openMemory opens the history. Without the embedded engine's library there is
+// none, and all else works.
+func (s *station) openMemory(f *config.File) error {
+	if f.History.URL == history.Off {
+		return nil
+	}
+	m, err := memory.Open(memory.Config{History: f.History, Engine: f.Engine}, []history.Kind{history.Flows})
+	switch {
+	case memory.Missing(err):
+		slog.Warn("no history is kept", "why", err)
+		return nil
+	case err != nil:
+		return err
+	}
+	s.memory = m
+	s.open = append(s.open, m)
+	return nil
+}
+
 func (s *station) close() {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		_ = s.open[i].Close()
@@ -205,6 +232,15 @@ func (s *station) run(ctx context.Context) error {
 	defer forgetting.Wait() // before the store is closed
 	forgetting.Go(func() { s.forget(atDesk) })
 
+	remembering, forget := context.WithCancel(context.WithoutCancel(ctx))
+	defer forget()
+	remembered := make(chan error, 1)
+	if s.memory != nil {
+		go func() { remembered <- s.memory.Run(remembering) }()
+	} else {
+		remembered <- nil
+	}
+
 	server := s.api.Server()
 	go func() {
 		if err := server.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
@@ -225,7 +261,11 @@ func (s *station) run(ctx context.Context) error {
 	s.api.SetReady(false)
 	slog.Info("ending; what has arrived was examined", "flows", s.pipeline.Stats().Flows)
 
+	forget()
 	leaveDesk()
+	if merr := <-remembered; merr != nil { // they wait for the next start
+		slog.Warn("part of the history is not stored yet", "why", merr)
+	}
 	if derr := <-deskEnded; derr != nil {
 		err = errors.Join(err, fmt.Errorf("%s could not be stored: %w", plural(s.desk.Stats().Store.Waiting, "incident", "incidents"), derr))
 	}

@@ -25,6 +25,7 @@ import (
 	"noroshi/console/desk"
 	"noroshi/pipeline"
 	"noroshi/source"
+	"noroshi/store/memory"
 )
 
 // Config says what is served.
@@ -32,6 +33,7 @@ type Config struct {
 	Desk     *desk.Desk
 	Pipeline *pipeline.Pipeline
 	Sources  []Source
+	History  func() memory.Stats // nil: none is kept
 	Version  string
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"noroshi/event"
+	"noroshi/store/memory"
 )
 
 // health answers GET /healthz: always 200 while the program can answer, because
@@ -22,9 +23,10 @@ func (a *API) health(_ http.ResponseWriter, r *http.Request) (any, error) {
 		LostMembers   uint64     `json:"lost_members"`
 	}
 	out := struct {
-		Status  string `json:"status"` // "ok" or "degraded"
-		Version string `json:"version"`
-		Store   store  `json:"store"`
+		Status  string   `json:"status"` // "ok" or "degraded"
+		Version string   `json:"version"`
+		Store   store    `json:"store"`
+		History *history `json:"history"` // null: none is kept
 		// Clock is the pipeline's event time; absent before it has begun.
 		Clock  event.Time `json:"clock,omitzero"`
 		Flows  uint64     `json:"flows"`
@@ -38,7 +40,48 @@ func (a *API) health(_ http.ResponseWriter, r *http.Request) (any, error) {
 		out.Status = "degraded"
 		out.Store.Status, out.Store.Error, out.Store.Since = "failing", s.Store.Failing, event.TimeOf(s.Store.Since)
 	}
+	if a.cfg.History != nil {
+		if out.History = healthOf(a.cfg.History()); out.History.Status != "ok" {
+			out.Status = "degraded"
+		}
+	}
 	return out, nil
+}
+
+// history is how the memory of events stands.
+type history struct {
+	Status  string     `json:"status"` // "ok", "waiting" (the store takes nothing) or "overdue" (masking is)
+	Error   string     `json:"error,omitempty"`
+	Since   event.Time `json:"since,omitzero"` // of waiting
+	Waiting int        `json:"waiting_blocks"`
+	Kept    uint64     `json:"kept"`             // rows of all tables, since the start
+	Lost    uint64     `json:"lost"`             // events, since the start; metrics have the reasons
+	Engine  string     `json:"engine,omitempty"` // state of the embedded engine
+}
+
+func healthOf(s memory.Stats) *history {
+	h := &history{Status: "ok", Waiting: s.Writer.Spool.Blocks}
+	for _, n := range s.Writer.Kept {
+		h.Kept += n
+	}
+	for _, reasons := range s.Writer.Lost {
+		for _, n := range reasons {
+			h.Lost += n
+		}
+	}
+	if s.Engine != nil {
+		h.Engine = string(s.Engine.State)
+	}
+	switch {
+	case s.Writer.Away != nil:
+		h.Status, h.Error, h.Since = "waiting", s.Writer.Away.Error(), event.TimeOf(s.Writer.Since)
+	case s.MaskingOverdue:
+		h.Status = "overdue"
+		if s.Masker.Failing != nil {
+			h.Error = s.Masker.Failing.Error()
+		}
+	}
+	return h
 }
 
 // readiness answers GET /readyz: 200 while the sources are read.

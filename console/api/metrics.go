@@ -12,6 +12,7 @@ import (
 
 	"noroshi/event"
 	"noroshi/source"
+	"noroshi/store/engine"
 )
 
 // metric is one of the metrics, as docs/metrics.md lists them.
@@ -90,6 +91,20 @@ var (
 	storeWaiting  = gauge("noroshi_store_waiting_incidents", "Incidents whose latest change is not stored yet.")
 	lostIncidents = counter("noroshi_store_lost_incidents_total", "Changes of incidents given up because too many waited.")
 	lostMembers   = counter("noroshi_store_lost_members_total", "Changes of members given up because too many waited.")
+
+	historyUp      = gauge("noroshi_history_up", "1 while the store of events takes blocks, 0 while they wait in the spool. Absent without history, as all of noroshi_history.")
+	historyKept    = counter("noroshi_history_kept_rows_total", "Rows the store has acknowledged.", "table")
+	historyLost    = counter("noroshi_history_lost_rows_total", "Events that are not remembered.", "kind", "reason")
+	historyErrors  = counter("noroshi_history_store_errors_total", "Errors of the store, by ClickHouse's code; 0: it wasn't reached.", "code")
+	historyBlocks  = gauge("noroshi_history_waiting_blocks", "Blocks in the spool.")
+	historyBytes   = gauge("noroshi_history_waiting_bytes", "Octets of the disk that the spool takes.")
+	historyOldest  = gauge("noroshi_history_oldest_waiting_seconds", "How long the oldest block in the spool has waited; 0 if none does.")
+	historyOverdue = gauge("noroshi_history_masking_overdue", "1 if clients of resolvers may be kept unmasked for longer than 25 hours.")
+	engineUp       = gauge("noroshi_engine_up", "1 while the embedded engine answers. Absent without it, as all of noroshi_engine.")
+	engineRestarts = counter("noroshi_engine_restarts_total", "Times the embedded engine was started again.")
+	engineMemory   = gauge("noroshi_engine_resident_bytes", "Memory of the embedded engine's process.")
+	engineThreads  = gauge("noroshi_engine_threads", "Threads of the embedded engine's process.")
+	engineFiles    = gauge("noroshi_engine_open_files", "Open files of the embedded engine's process.")
 
 	streamFollowers = gauge("noroshi_stream_followers", "Clients of the stream of incidents.")
 	streamWithheld  = counter("noroshi_stream_withheld_changes_total", "Changes that slow clients were told to read elsewhere.")
@@ -225,20 +240,58 @@ func (a *API) Collect(out chan<- prometheus.Metric) {
 	put(incidentOpened, float64(d.Opened))
 	put(incidentOpen, float64(d.Open))
 	put(incidentUncounted, float64(d.Uncounted))
-	up := 1.0
-	if d.Store.Failing != "" {
-		up = 0
-	}
-	put(storeUp, up)
+	put(storeUp, truth(d.Store.Failing == ""))
 	put(storeSaved, float64(d.Store.Saved))
 	put(storeFailed, float64(d.Store.Failures))
 	put(storeWaiting, float64(d.Store.Waiting))
 	put(lostIncidents, float64(d.Store.LostIncidents))
 	put(lostMembers, float64(d.Store.LostMembers))
+	if a.cfg.History != nil {
+		a.collectHistory(put)
+	}
 	put(streamFollowers, float64(d.Followers))
 	put(streamWithheld, float64(d.Withheld))
 	for i := 1; i < len(a.answers); i++ {
 		put(apiAnswers, float64(a.answers[i].Load()), fmt.Sprintf("%dxx", i))
 	}
 	put(buildInfo, 1, a.cfg.Version)
+}
+
+func (a *API) collectHistory(put func(m *metric, v float64, labels ...string)) {
+	h := a.cfg.History()
+	w := &h.Writer
+	put(historyUp, truth(w.Away == nil))
+	for table, n := range w.Kept {
+		put(historyKept, float64(n), table)
+	}
+	for kind, reasons := range w.Lost {
+		for reason, n := range reasons {
+			put(historyLost, float64(n), kind, reason)
+		}
+	}
+	for code, n := range w.Codes {
+		put(historyErrors, float64(n), fmt.Sprint(code))
+	}
+	put(historyBlocks, float64(w.Spool.Blocks))
+	put(historyBytes, float64(w.Spool.Bytes))
+	oldest := 0.0
+	if !w.Spool.Oldest.IsZero() {
+		oldest = time.Since(w.Spool.Oldest).Seconds()
+	}
+	put(historyOldest, oldest)
+	put(historyOverdue, truth(h.MaskingOverdue))
+	if e := h.Engine; e != nil {
+		put(engineUp, truth(e.State == engine.Up))
+		put(engineRestarts, float64(e.Restarts))
+		put(engineMemory, float64(e.RSS))
+		put(engineThreads, float64(e.Threads))
+		put(engineFiles, float64(e.Files))
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

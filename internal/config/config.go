@@ -24,6 +24,7 @@ import (
 	"noroshi/incident"
 	"noroshi/network"
 	"noroshi/source/packet"
+	"noroshi/store/engine"
 	"noroshi/store/history"
 )
 
@@ -58,6 +59,9 @@ type File struct {
 	Learned string
 	// History is where events are remembered.
 	History history.Config
+	// Engine is the embedded engine, which holds the history unless History says
+	// otherwise.
+	Engine engine.Config
 	// HTTP is where the API, the stream of incidents and the metrics are
 	// served: a loopback address.
 	HTTP netip.AddrPort `yaml:"http"`
@@ -107,6 +111,7 @@ func Default() *File {
 		Templates: "noroshi.templates",
 		Learned:   "noroshi.learned",
 		History:   history.Default(),
+		Engine:    engine.Default(),
 		HTTP:      netip.MustParseAddrPort("127.0.0.1:8479"),
 		Detect:    map[string]any{},
 	}

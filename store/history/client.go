@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -52,6 +51,12 @@ var escaper = strings.NewReplacer("\\", "\\\\", "\n", "\\n", "\t", "\\t", "\r", 
 // do sends one request and returns its answer, still to be read, or an error.
 func (c *Client) do(ctx context.Context, query string, params Params, body io.Reader) (*http.Response, error) {
 	v := url.Values{}
+	if body == nil && strings.HasPrefix(query, "SELECT") {
+		// A server of ClickHouse ends a question whose client has gone if it can
+		// write nothing (readonly 2 lets settings pass), and tells an error that
+		// comes late as an error and not as the end of the answer.
+		v = url.Values{"readonly": {"2"}, "cancel_http_readonly_queries_on_client_close": {"1"}, "wait_end_of_query": {"1"}}
+	}
 	for name, value := range params {
 		v.Set("param_"+name, escaper.Replace(value))
 	}
@@ -144,27 +149,6 @@ func (c *Client) Ping(ctx context.Context) error {
 	}
 	return nil
 }
-
-// rows is a streamed answer in the RowBinary format, read in the order and the
-// types of the statement's columns. After the last row next is false; err says
-// whether that was the end.
-type rows struct {
-	body io.ReadCloser
-	in   *bufio.Reader
-	err  error
-	buf  [16]byte
-}
-
-// query runs a SELECT. The caller closes the rows.
-func (c *Client) query(ctx context.Context, sql string, params Params) (*rows, error) {
-	resp, err := c.do(ctx, sql+" FORMAT RowBinary", params, nil)
-	if err != nil {
-		return nil, err
-	}
-	return &rows{body: resp.Body, in: bufio.NewReaderSize(resp.Body, 64<<10)}, nil
-}
-
-func (r *rows) close() { _ = r.body.Close() }
 
 // Exec runs one statement of Layout.Statements.
 func (c *Client) Exec(ctx context.Context, statement string) error {

@@ -107,10 +107,7 @@ func (l Layout) Statements() []string {
 		lines = append(lines, t.indexes...)
 		list = append(list, l.table(t.name, "MergeTree", "", lines, "toYYYYMMDD(seen)", t.order, "seen", l.Keep.of(k))...)
 	}
-	list = append(list, l.table("coverage", "SummingMergeTree", "", []string{
-		"minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1))", "kind LowCardinality(String)", "reason LowCardinality(String)",
-		"kept UInt64", "lost UInt64",
-	}, "toYYYYMM(minute)", "kind, minute, reason", "minute", l.Keep.Rollups)...)
+	list = append(list, l.coverage()...)
 	for i := range rollups {
 		list = append(list, l.rollup(&rollups[i])...)
 	}

@@ -1,11 +1,15 @@
 package history
 
 import (
+	"cmp"
 	"encoding/binary"
 	"math"
+	"slices"
+	"time"
 	"unsafe"
 
 	"noroshi/event"
+	"noroshi/store/history/spool"
 )
 
 // Builder encodes events of one kind into a Block, column by column. It is for
@@ -18,11 +22,12 @@ type Builder struct {
 	size        int // octets of all columns, about
 	seen        uintptr
 	first, last event.Time
+	minutes     map[uint32]uint64 // rows by the minute of their Seen
 }
 
 // NewBuilder returns an empty Builder.
 func NewBuilder(k Kind) *Builder {
-	b := &Builder{table: &tables[k], kind: k, columns: make([][]byte, len(tables[k].columns))}
+	b := &Builder{table: &tables[k], kind: k, columns: make([][]byte, len(tables[k].columns)), minutes: map[uint32]uint64{}}
 	for _, c := range b.table.columns {
 		if c.name == "seen" {
 			b.seen = c.offset
@@ -74,10 +79,17 @@ func add[T any](b *Builder, batch *event.Batch, rows []T) {
 	}
 	// The offsets are those of T's own fields, so every access stays inside rows.
 	base, stride := unsafe.Pointer(&rows[0]), unsafe.Sizeof(rows[0])
+	minute, n := uint32(0), uint64(0)
 	for i := range rows {
 		t := *(*event.Time)(unsafe.Add(base, uintptr(i)*stride+b.seen))
 		b.first, b.last = min(b.first, t), max(b.last, t)
+		if m := minuteOf(t); m != minute {
+			b.count(minute, n)
+			minute, n = m, 0
+		}
+		n++
 	}
+	b.count(minute, n)
 	b.size = 0
 	for i := range b.table.columns {
 		c := &b.table.columns[i]
@@ -120,6 +132,22 @@ func add[T any](b *Builder, batch *event.Batch, rows []T) {
 	b.rows += len(rows)
 }
 
+func (b *Builder) count(minute uint32, n uint64) {
+	if n > 0 {
+		b.minutes[minute] += n
+	}
+}
+
+// minuteOf returns the minute of t, by its beginning, in seconds since 1970; what
+// doesn't fit is 0.
+func minuteOf(t event.Time) uint32 {
+	const minute = event.Time(time.Minute)
+	if m := t / minute * 60; m > 0 && m <= math.MaxUint32 {
+		return uint32(m)
+	}
+	return 0
+}
+
 // Seal returns the block of what was added, with Data appended to buf, and
 // empties b.
 func (b *Builder) Seal(id string, buf []byte) Block {
@@ -132,6 +160,10 @@ func (b *Builder) Seal(id string, buf []byte) Block {
 		buf = append(buf, b.columns[i]...)
 	}
 	block := Block{ID: id, Table: b.table.name, Rows: b.rows, First: b.first, Last: b.last, Data: buf}
+	for m, n := range b.minutes {
+		block.Minutes = append(block.Minutes, spool.Minute{Start: m, Rows: n})
+	}
+	slices.SortFunc(block.Minutes, func(x, y spool.Minute) int { return cmp.Compare(x.Start, y.Start) })
 	b.reset()
 	return block
 }
@@ -149,6 +181,7 @@ func (b *Builder) reset() {
 		b.columns[i] = b.columns[i][:0]
 	}
 	b.rows, b.size, b.first, b.last = 0, 0, math.MaxInt64, 0
+	clear(b.minutes)
 }
 
 func appendString(b []byte, s string) []byte {

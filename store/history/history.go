@@ -16,7 +16,7 @@ package history
 import (
 	"fmt"
 
-	"noroshi/event"
+	"noroshi/store/history/spool"
 )
 
 // Kind is a kind of event; each has a table of its own.
@@ -51,15 +51,8 @@ func ParseKind(name string) (Kind, error) {
 	return 0, fmt.Errorf("history: there is no kind %q; want flows, dns, sessions or logs", name)
 }
 
-// Block is a number of rows of one table, encoded for one INSERT. It is what is
-// written, repeated and deduplicated as a whole.
-type Block struct {
-	ID    string // unique among all blocks ever written; letters, digits, '-'
-	Table string // Kind.String, or another table of the Layout
-	Rows  int
-	// First and Last are the least and greatest Seen of its events.
-	First, Last event.Time
-	// Data is one block in ClickHouse's Native format, uncompressed. It names its
-	// columns; those of the table that it lacks take their defaults.
-	Data []byte
-}
+// Block is a number of rows of one table, encoded for one INSERT: what is
+// written, repeated and deduplicated as a whole. Its Data is one block in
+// ClickHouse's Native format, uncompressed. It names its columns; those of the
+// table that it lacks take their defaults.
+type Block = spool.Record

@@ -28,18 +28,15 @@ func (c *Client) Prepare(ctx context.Context, l Layout) error {
 			return err
 		}
 	}
-	if err := c.keep(ctx, l, "coverage", "minute", l.Keep.Rollups); err != nil {
+	if err := c.keep(ctx, l, coverageTable, "minute", l.Keep.Rollups); err != nil {
 		return err
 	}
 	for i := range rollups {
 		if err := c.keep(ctx, l, rollups[i].name, "minute", l.Keep.Rollups); err != nil {
 			return err
 		}
-		if err := c.renew(ctx, l, &rollups[i]); err != nil {
-			return err
-		}
 	}
-	return nil
+	return c.renew(ctx, l)
 }
 
 func firstLine(s string) string {
@@ -117,21 +114,27 @@ func (c *Client) keep(ctx context.Context, l Layout, table, column string, keep 
 	return nil
 }
 
-// renew replaces a view that an older version made. Rows that another program
+// renew replaces views that another version made. Rows that another program
 // inserts meanwhile would be missing in the rollup; noroshi's writer waits for
 // Prepare.
-func (c *Client) renew(ctx context.Context, l Layout, r *rollup) error {
-	found, err := c.text(ctx, "SELECT comment FROM system.tables WHERE database = {db:String} AND name = {view:String}",
-		Params{"db": l.Database, "view": r.view()})
+func (c *Client) renew(ctx context.Context, l Layout) error {
+	found, err := c.text(ctx, "SELECT name, comment FROM system.tables WHERE database = {db:String} AND engine = 'MaterializedView'", Params{"db": l.Database})
 	if err != nil {
 		return err
 	}
-	statements := l.rollup(r)
-	create := statements[len(statements)-1]
-	if len(found) == 1 && strings.HasSuffix(create, "COMMENT '"+found[0][0]+"'") {
-		return nil
+	comments := map[string]string{}
+	for _, row := range found {
+		comments[row[0]] = row[1]
 	}
-	return errors.Join(c.exec(ctx, fmt.Sprintf("DROP VIEW IF EXISTS %s%s", l.all(r.view()), l.on()), nil), c.exec(ctx, create, nil))
+	for name, create := range l.views() {
+		if strings.HasSuffix(create, "COMMENT '"+comments[name]+"'") {
+			continue
+		}
+		if err := errors.Join(c.exec(ctx, fmt.Sprintf("DROP VIEW IF EXISTS %s%s", l.all(name), l.on()), nil), c.exec(ctx, create, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // text runs a SELECT whose answer is small, as text.

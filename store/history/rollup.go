@@ -82,12 +82,28 @@ func (l Layout) rollup(r *rollup) []string {
 		query = fmt.Sprintf("SELECT minute, %s, %s FROM (%s) ORDER BY %s DESC LIMIT %d BY minute",
 			keys, strings.Join(names, ", "), query, strings.TrimPrefix(share, " + "), Heaviest)
 	}
-	return append(list, fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s%s TO %s AS %s\nCOMMENT '%s'",
-		l.all(r.view()), l.on(), l.local(r.name), query, mark(query)))
+	return append(list, l.view(r.name+"_view", r.name, query))
 }
 
-// view is the name of the view that fills the rollup.
-func (r *rollup) view() string { return r.name + "_view" }
+// view returns the statement for a view that fills a table.
+func (l Layout) view(name, table, query string) string {
+	return fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s%s TO %s AS %s\nCOMMENT '%s'",
+		l.all(name), l.on(), l.local(table), query, mark(query))
+}
+
+// views returns the names of all views, each with the statement that makes it.
+func (l Layout) views() map[string]string {
+	views := map[string]string{}
+	last := func(s []string) string { return s[len(s)-1] }
+	for i := range rollups {
+		views[rollups[i].name+"_view"] = last(l.rollup(&rollups[i]))
+	}
+	coverage := l.coverage()
+	for i, k := range Kinds {
+		views[k.keptView()] = coverage[len(coverage)-len(Kinds)+i]
+	}
+	return views
+}
 
 // mark tells one version of a view's query from another. The server keeps it as
 // the view's comment, for it shows the query only in its own words.

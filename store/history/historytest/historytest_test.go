@@ -1,0 +1,5 @@
+package historytest
+
+import "testing"
+
+func TestHistory(t *testing.T) { Run(t, Open) }

@@ -1,0 +1,125 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"noroshi/event"
+)
+
+// Masker takes from what is kept longer than MaskAfter the addresses that name
+// a resolver's client. It works on whole hours ahead of time, so that nothing is
+// ever late by its own making.
+type Masker struct {
+	client *Client
+	layout Layout
+	every  time.Duration
+	now    func() time.Time
+
+	mu    sync.Mutex
+	stats MaskerStats
+}
+
+// MaskerStats say how masking stands.
+type MaskerStats struct {
+	// Until is the Seen before which all is masked; zero before the first time.
+	Until event.Time
+	// Failing is why the last attempt failed; nil if it didn't.
+	Failing error
+	Runs    uint64
+}
+
+// Overdue reports whether something unmasked may be older than MaskAfter and an
+// hour. began is when the program began, which has an hour to catch up.
+func (s *MaskerStats) Overdue(now, began time.Time) bool {
+	const late = time.Hour
+	if s.Until == 0 {
+		return now.Sub(began) > late
+	}
+	return now.Sub(s.Until.Std()) > MaskAfter+late
+}
+
+// NewMasker returns a Masker for the tables of l.
+func NewMasker(c *Client, l Layout) *Masker {
+	return &Masker{client: c, layout: l, every: 30 * time.Minute, now: time.Now}
+}
+
+// Stats returns how masking stands.
+func (m *Masker) Stats() MaskerStats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stats
+}
+
+// Run masks at once and twice an hour until ctx ends. Failures are tried again
+// after a minute, and stand in Stats.
+func (m *Masker) Run(ctx context.Context) error {
+	for {
+		err := m.Mask(ctx)
+		wait := m.every
+		if err != nil && ctx.Err() == nil {
+			wait = min(wait, time.Minute)
+		}
+		if !pause(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// Mask masks, waits until it is done, and looks whether it is.
+func (m *Masker) Mask(ctx context.Context) error {
+	// What becomes too old before the next time, and an hour more for a failure.
+	cutoff := event.TimeOf(m.now()).Add(-MaskAfter + m.every + time.Hour)
+	err := m.mask(ctx, cutoff)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stats.Runs++
+	if m.stats.Failing = err; err == nil {
+		m.stats.Until = cutoff
+	} else if ctx.Err() == nil {
+		slog.Warn("clients of resolvers could not be masked", "error", err)
+	}
+	return err
+}
+
+func (m *Masker) mask(ctx context.Context, cutoff event.Time) error {
+	for _, k := range Kinds {
+		t := &tables[k]
+		if len(t.mask) == 0 {
+			continue
+		}
+		var set, unmasked []string
+		for _, column := range slices.Sorted(maps.Keys(t.mask)) {
+			set = append(set, fmt.Sprintf("%s = %s", column, t.mask[column]))
+			unmasked = append(unmasked, fmt.Sprintf("%s != %s", column, t.mask[column]))
+		}
+		// A mutation takes no parameters; this is a number.
+		old := fmt.Sprintf("seen < fromUnixTimestamp64Micro(%d) AND (%s)", int64(cutoff)/1000, strings.Join(unmasked, " OR "))
+		// Partitions that hold nothing unmasked are not touched.
+		days, err := m.client.text(ctx, fmt.Sprintf("SELECT DISTINCT toString(toYYYYMMDD(seen)) FROM %s WHERE %s", m.layout.all(t.name), old), nil)
+		if err != nil {
+			return err
+		}
+		for _, day := range days {
+			err := m.client.exec(ctx, fmt.Sprintf("ALTER TABLE %s%s UPDATE %s IN PARTITION %s WHERE %s SETTINGS mutations_sync = 2",
+				m.layout.local(t.name), m.layout.on(), strings.Join(set, ", "), day[0], old), nil)
+			if err != nil {
+				return err
+			}
+		}
+		left, err := m.client.text(ctx, fmt.Sprintf("SELECT count() FROM %s WHERE %s", m.layout.all(t.name), old), nil)
+		if err != nil {
+			return err
+		}
+		if len(left) != 1 || left[0][0] != "0" {
+			return fmt.Errorf("history: after masking %s, %v rows are not masked", t.name, left)
+		}
+	}
+	return nil
+}

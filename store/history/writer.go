@@ -1,0 +1,518 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"noroshi/event"
+	"noroshi/store/history/spool"
+)
+
+// Writer takes batches and sees to it that they are stored. Nothing waits for
+// it: what it can't take is counted.
+//
+//	Keep ─► queue ─► encode ─► put (fsync) ─► spool ─► one sender a table ─► store
+//
+// A block is promised when it is in the spool, and is there until the store has
+// acknowledged it; each is sent with its ID, so that one which is sent again is
+// stored once. Of one table at most one block is on its way, and they go in their
+// order; the store remembers the IDs of the last [Window] blocks, of which a
+// block sent again is always the latest.
+type Writer struct {
+	cfg    WriterConfig
+	client *Client
+	layout Layout
+	spool  *spool.Spool
+
+	queue  chan *event.Batch
+	pool   event.Pool
+	sealed chan *Block
+	free   chan []byte // memory for blocks
+	losses losses
+
+	preparing sync.Mutex
+	prepared  bool // guarded by preparing
+
+	mu    sync.Mutex
+	away  error // why the store can't be reached; nil while it can
+	since time.Time
+	kept  map[string]uint64 // rows acknowledged since the start, by table
+	codes map[int]uint64    // errors of the store, by its code; 0: none reached it
+
+	blocks atomic.Uint64
+}
+
+// WriterConfig says how a Writer works. Zero fields have the defaults named.
+type WriterConfig struct {
+	Folder string       // of the spool
+	Spool  spool.Limits // of the spool
+	// Watched are the kinds that have a source: a minute in which none of one came
+	// is a zero and not a gap.
+	Watched []Kind
+	// A block is sealed when it has Rows (500,000), Octets (96 MiB), or its first
+	// row has waited for Delay (1 s). Large blocks cost the store a third less
+	// than blocks of 100,000: docs/performance.md.
+	Rows, Octets int
+	Delay        time.Duration
+	// Queue is how many batches may wait to be encoded (512).
+	Queue int
+	// Retry is the first pause after an error, doubled up to 5 s (100 ms).
+	Retry time.Duration
+	// Finish is how long the end waits for the store (5 s). What isn't sent then
+	// is sent at the next start.
+	Finish time.Duration
+	// Recording: the events come from a file, which can wait. Keep waits then, and
+	// so does a full spool while the store takes blocks; and every minute from the
+	// first event to the last counts as watched.
+	Recording bool
+}
+
+// NewWriter opens the spool. The caller calls Run, or Close.
+func NewWriter(cfg WriterConfig, c *Client, l Layout) (*Writer, error) {
+	cfg.Rows = cmp.Or(cfg.Rows, 500_000)
+	cfg.Octets = cmp.Or(cfg.Octets, 96<<20)
+	cfg.Delay = cmp.Or(cfg.Delay, time.Second)
+	cfg.Queue = cmp.Or(cfg.Queue, 512)
+	cfg.Retry = cmp.Or(cfg.Retry, 100*time.Millisecond)
+	cfg.Finish = cmp.Or(cfg.Finish, 5*time.Second)
+	s, err := spool.Open(cfg.Folder, cfg.Spool)
+	if err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	return &Writer{
+		cfg: cfg, client: c, layout: l, spool: s,
+		queue: make(chan *event.Batch, cfg.Queue), sealed: make(chan *Block, 1), free: make(chan []byte, 2),
+		kept: map[string]uint64{}, codes: map[int]uint64{},
+		away: errors.New("history: not reached yet"), since: time.Now(),
+	}, nil
+}
+
+// Close gives the spool back; only for a Writer that was not Run.
+func (w *Writer) Close() error { return w.spool.Close() }
+
+// Keep takes a copy of b's events. It never waits, unless for a recording. It
+// may be called by several goroutines, not after Run's context has ended.
+func (w *Writer) Keep(b *event.Batch) {
+	if w.cfg.Recording {
+		c := w.pool.Get()
+		c.Append(b)
+		w.queue <- c
+		return
+	}
+	if len(w.queue) < cap(w.queue) {
+		c := w.pool.Get()
+		c.Append(b)
+		select {
+		case w.queue <- c:
+			return
+		default:
+			c.Release()
+		}
+	}
+	for _, k := range Kinds {
+		if n := Count(b, k); n > 0 {
+			w.lose(b, k, n)
+		}
+	}
+}
+
+// lose counts the n events of a kind in b as lost.
+func (w *Writer) lose(b *event.Batch, k Kind, n int) {
+	minutes := map[uint32]uint64{}
+	for i := range n {
+		minutes[minuteOf(seenOf(b, k, i))]++
+	}
+	for m, n := range minutes {
+		w.losses.add(k.String(), LostBusy, m, n)
+	}
+}
+
+func seenOf(b *event.Batch, k Kind, i int) event.Time {
+	switch k {
+	case Flows:
+		return b.Flows[i].Seen
+	case DNS:
+		return b.DNS[i].Seen
+	case Sessions:
+		return b.Sessions[i].Seen
+	}
+	return b.Logs[i].Seen
+}
+
+// Run writes until ctx ends, and then what was kept before. It returns when all
+// of that is stored, or waits in the spool because the store could not take it
+// in time: the error says how many blocks.
+func (w *Writer) Run(ctx context.Context) error {
+	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var senders sync.WaitGroup
+	for _, table := range w.tables() {
+		senders.Go(func() { w.send(sending, table) })
+	}
+	put := make(chan struct{})
+	go func() {
+		defer close(put)
+		for b := range w.sealed {
+			w.put(b)
+		}
+	}()
+	w.encode(ctx)
+	close(w.sealed)
+	<-put
+	w.note(0)
+	w.spool.Finish()
+	// A moment that begins now, however long the disk took.
+	giveUp := time.AfterFunc(w.cfg.Finish, stop)
+	senders.Wait()
+	giveUp.Stop()
+	left := w.spool.Stats().Blocks
+	if err := w.spool.Close(); err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if left > 0 {
+		return fmt.Errorf("history: %d blocks wait in %s for the next start: %w", left, w.cfg.Folder, w.Stats().Away)
+	}
+	return nil
+}
+
+// tables returns the tables that are sent to: ours, and whatever an older
+// program left blocks for.
+func (w *Writer) tables() []string {
+	list := map[string]bool{coverageTable: true}
+	for _, k := range Kinds {
+		list[k.String()] = true
+	}
+	for _, t := range w.spool.Tables() {
+		list[t] = true
+	}
+	var names []string
+	for t := range list {
+		names = append(names, t)
+	}
+	return names
+}
+
+// encode fills blocks until ctx ends and the queue is empty.
+func (w *Writer) encode(ctx context.Context) {
+	builders := make([]*Builder, len(Kinds))
+	began := make([]time.Time, len(Kinds)) // when a builder got its first row
+	for i, k := range Kinds {
+		builders[i] = NewBuilder(k)
+	}
+	seal := func(i int) {
+		if builders[i].Rows() == 0 {
+			return
+		}
+		var buf []byte
+		select {
+		case buf = <-w.free:
+		default:
+		}
+		b := builders[i].Seal("", buf[:0])
+		w.sealed <- &b // waits while the disk is slow, and the queue fills
+	}
+	first, last := make([]event.Time, len(Kinds)), make([]event.Time, len(Kinds)) // of a recording
+	add := func(b *event.Batch) {
+		for i, k := range Kinds {
+			n := Count(b, k)
+			if w.cfg.Recording && n > 0 {
+				last[i] = max(last[i], seenOf(b, k, n-1))
+				if first[i] == 0 {
+					first[i] = seenOf(b, k, 0)
+				}
+			}
+			for from := 0; from < n; {
+				to := min(n, from+w.cfg.Rows-builders[i].Rows())
+				if builders[i].Rows() == 0 {
+					began[i] = time.Now()
+				}
+				builders[i].Add(b, from, to)
+				from = to
+				if builders[i].Rows() >= w.cfg.Rows || builders[i].Size() >= w.cfg.Octets {
+					seal(i)
+				}
+			}
+		}
+		b.Release()
+	}
+	tick := time.NewTicker(w.cfg.Delay / 8)
+	defer tick.Stop()
+	var marked uint32
+	mark := func(now time.Time) {
+		minute := minuteOf(event.TimeOf(now))
+		if minute == marked {
+			minute = 0
+		}
+		if w.note(minute) && minute != 0 {
+			marked = minute
+		}
+	}
+	mark(time.Now())
+	noted := time.Now()
+	for {
+		select {
+		case b := <-w.queue:
+			add(b)
+		case now := <-tick.C:
+			for i := range builders {
+				if now.Sub(began[i]) >= w.cfg.Delay {
+					seal(i)
+				}
+			}
+			if now.Sub(noted) >= w.cfg.Delay {
+				mark(now)
+				noted = now
+			}
+		case <-ctx.Done():
+			for len(w.queue) > 0 {
+				add(<-w.queue)
+			}
+			for i := range builders {
+				seal(i)
+			}
+			if w.cfg.Recording {
+				w.noteRecording(first, last)
+			}
+			return
+		}
+	}
+}
+
+// put makes a promise of a block.
+func (w *Writer) put(b *Block) {
+	w.blocks.Add(1)
+	err := w.spool.Put(b)
+	for w.cfg.Recording && errors.Is(err, spool.ErrFull) && w.takes() {
+		time.Sleep(50 * time.Millisecond)
+		err = w.spool.Put(b)
+	}
+	if err != nil {
+		reason := LostDisk
+		switch {
+		case errors.Is(err, spool.ErrFull):
+			reason = LostSpoolFull
+		case errors.Is(err, spool.ErrDisk):
+			reason = LostDiskFull
+		default:
+			slog.Error("history can't be written", "error", err)
+		}
+		w.losses.block(b, reason)
+	}
+	select {
+	case w.free <- b.Data:
+	default:
+	}
+}
+
+// noteRecording marks the minutes of a recording as watched.
+func (w *Writer) noteRecording(first, last []event.Time) {
+	for i, k := range Kinds {
+		if from, to := minuteOf(first[i]), minuteOf(last[i]); from != 0 && to-from < 60*maxLosses {
+			b := coverageBlock(nil, []Kind{k}, from, to)
+			if err := w.spool.Note(&b); err != nil {
+				slog.Error("what was watched can't be written", "error", err)
+			}
+		}
+	}
+}
+
+// takes reports whether the store takes blocks, or did a minute ago.
+func (w *Writer) takes() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.away == nil || time.Since(w.since) < time.Minute
+}
+
+// note writes what was lost, and that somebody watches in this minute (0 = not
+// now). What can't be written is tried again.
+func (w *Writer) note(minute uint32) bool {
+	lost := w.losses.take()
+	if len(lost) == 0 && (minute == 0 || len(w.cfg.Watched) == 0) {
+		return true
+	}
+	b := coverageBlock(lost, w.cfg.Watched, minute, minute)
+	if err := w.spool.Note(&b); err != nil {
+		w.losses.back(lost)
+		return false
+	}
+	return true
+}
+
+// send delivers the blocks of one table until none will come, or ctx ends.
+func (w *Writer) send(ctx context.Context, table string) {
+	var buf []byte
+	for {
+		e, err := w.spool.Next(ctx, table)
+		if err != nil {
+			return
+		}
+		b, err := w.spool.Read(e, buf)
+		switch {
+		case errors.Is(err, spool.ErrDamaged):
+			slog.Error("a block of history is damaged; it was set aside", "table", table, "rows", b.Rows, "error", err)
+			w.losses.block(&b, LostDamaged)
+			w.aside(ctx, e)
+			continue
+		case err != nil:
+			slog.Error("a block of history can't be read", "table", table, "error", err)
+			pause(ctx, 5*time.Second)
+			continue
+		}
+		buf = b.Data
+		if err := w.deliver(ctx, &b); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			slog.Error("the store refuses a block of history; it was set aside", "table", table, "rows", b.Rows, "error", err)
+			w.losses.block(&b, LostRefused)
+			w.aside(ctx, e)
+			continue
+		}
+		// A block whose file can't be removed is sent again at the next start, and
+		// known by its ID.
+		for {
+			if err = w.spool.Remove(e); err == nil || !pause(ctx, 5*time.Second) {
+				break
+			}
+			slog.Error("a block that is stored can't be removed from the spool", "error", err)
+		}
+	}
+}
+
+func (w *Writer) aside(ctx context.Context, e *spool.Entry) {
+	for w.spool.SetAside(e) != nil && pause(ctx, 5*time.Second) {
+	}
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// How often a block is sent that the store answers with an error of the block,
+// and not of the moment, before it is set aside.
+const (
+	triesRefused = 5
+	triesMemory  = 50 // it may be the moment, too
+)
+
+// deliver sends a block until the store has it. The error is ctx's, or says why
+// it never will.
+func (w *Writer) deliver(ctx context.Context, b *Block) error {
+	wait := w.cfg.Retry
+	refused := 0
+	for {
+		err := w.prepare(ctx)
+		if err == nil {
+			within, cancel := context.WithTimeout(ctx, 5*time.Minute)
+			err = w.client.Insert(within, w.layout, b)
+			cancel()
+		}
+		w.reached(b, err)
+		if err == nil {
+			return nil
+		}
+		var e *Error
+		if errors.As(err, &e) {
+			switch e.Code {
+			case codeUnknownTable, codeUnknownDatabase:
+				w.unprepared()
+			case codeMemory:
+				if refused++; refused >= triesMemory {
+					return err
+				}
+			case 6, 8, 10, 16, 27, 33, 36, 43, 53, 62, 70, 72, 117, 131: // it can't be parsed, or doesn't fit
+				w.unprepared()
+				if refused++; refused >= triesRefused {
+					return err
+				}
+			}
+		}
+		if !pause(ctx, wait) {
+			return ctx.Err()
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+// prepare sees to the tables, once, and again after unprepared.
+func (w *Writer) prepare(ctx context.Context) error {
+	w.preparing.Lock()
+	defer w.preparing.Unlock()
+	if w.prepared {
+		return nil
+	}
+	within, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	if err := w.client.Prepare(within, w.layout); err != nil {
+		return err
+	}
+	w.prepared = true
+	return nil
+}
+
+func (w *Writer) unprepared() {
+	w.preparing.Lock()
+	defer w.preparing.Unlock()
+	w.prepared = false
+}
+
+// reached notes how the store answered.
+func (w *Writer) reached(b *Block, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		if w.away != nil {
+			slog.Info("history is being stored", "away_seconds", int(time.Since(w.since).Seconds()))
+		}
+		w.away = nil
+		w.kept[b.Table] += uint64(b.Rows)
+		return
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		w.codes[e.Code]++
+	} else {
+		w.codes[0]++
+	}
+	if w.away == nil {
+		w.since = time.Now()
+		slog.Warn("history can't be stored; blocks wait in the spool", "error", err)
+	}
+	w.away = err
+}
+
+// WriterStats are a Writer's counters since the start, and how things stand.
+type WriterStats struct {
+	Kept  map[string]uint64            // rows stored, by table
+	Lost  map[string]map[string]uint64 // rows lost, by kind and reason
+	Codes map[int]uint64               // errors of the store, by ClickHouse's code; 0: it wasn't reached
+	// Away is why the store takes nothing, since Since; nil while it does.
+	Away   error
+	Since  time.Time
+	Queue  int // batches that wait to be encoded
+	Sealed uint64
+	Spool  spool.Stats
+}
+
+// Stats returns the counters.
+func (w *Writer) Stats() WriterStats {
+	w.mu.Lock()
+	s := WriterStats{Kept: maps.Clone(w.kept), Codes: maps.Clone(w.codes), Away: w.away, Since: w.since}
+	w.mu.Unlock()
+	s.Lost, s.Spool = w.losses.totals(), w.spool.Stats()
+	s.Queue, s.Sealed = len(w.queue), w.blocks.Load()
+	return s
+}
