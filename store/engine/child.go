@@ -35,14 +35,14 @@ func (c *Child) Flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.Library, "library", "", "libchdb.so, as an absolute `file`")
 	fs.StringVar(&c.Data, "data", "", "`folder` of the data, as an absolute path")
 	fs.StringVar(&c.Socket, "socket", "", "unix socket to answer on, as an absolute `path`")
-	fs.IntVar(&c.Memory, "memory", c.Memory, "`MiB` that the engine may use")
+	fs.Int64Var(&c.Memory, "memory", c.Memory, "`octets` that the engine may use")
 	fs.IntVar(&c.Threads, "threads", 0, "`cores` for one statement; 0 is all")
 	fs.IntVar(&c.Writers, "writers", c.Writers, "how `many` statements write at a time")
 	fs.IntVar(&c.Readers, "readers", c.Readers, "how `many` statements read at a time")
 }
 
 func (c *Child) args() []string {
-	return []string{"--library", c.Library, "--data", c.Data, "--socket", c.Socket, "--memory", strconv.Itoa(c.Memory),
+	return []string{"--library", c.Library, "--data", c.Data, "--socket", c.Socket, "--memory", strconv.FormatInt(c.Memory, 10),
 		"--threads", strconv.Itoa(c.Threads), "--writers", strconv.Itoa(c.Writers), "--readers", strconv.Itoa(c.Readers)}
 }
 
@@ -63,8 +63,8 @@ const drain = 7 * time.Second
 // It changes the whole process and can't be undone: it belongs in a process of
 // its own.
 func (c *Child) Run(ctx context.Context, stdin io.Reader, log *slog.Logger) error {
-	if err := c.Check(); err != nil {
-		return err
+	if key, err := c.Check(); err != nil {
+		return fmt.Errorf("engine: %s: %w", key, err)
 	}
 	for _, p := range []string{c.Library, c.Data, c.Socket} {
 		if !filepath.IsAbs(p) {
@@ -260,7 +260,7 @@ func (c *Child) verify(conn *chdb.Conn) error {
 	if err != nil {
 		return fmt.Errorf("engine: its settings: %w", err)
 	}
-	want := fmt.Sprintf("%d\t%d\n", c.Memory<<20, maxExecutionTime)
+	want := fmt.Sprintf("%d\t%d\n", c.Memory, maxExecutionTime)
 	if string(answer) != want || strings.Contains(string(grants), "SOURCES") || strings.Contains(string(grants), "FILE") {
 		return fmt.Errorf("engine: %s does not keep to its settings (%q, want %q); take the version that docs/engine.md names", c.Library, answer, want)
 	}

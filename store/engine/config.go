@@ -21,12 +21,13 @@ import (
 type Config struct {
 	// Library is the path of libchdb.so; "" looks in the usual places, see [Find].
 	Library string
-	// Data is the folder of everything the engine keeps. One noroshi uses it at a time.
-	Data string
-	// Memory is the limit of the engine in MiB, at least 256. It stays below it by
-	// refusing or spilling to disk; the limit isn't a reservation. One statement
-	// gets at most half of it.
-	Memory int
+	// Data is the folder of everything the engine keeps; the program names it, not
+	// the operator. One noroshi uses it at a time.
+	Data string `yaml:"-"`
+	// Memory is the limit of the engine in octets, at least 256Mi. It stays below
+	// it by refusing or spilling to disk; the limit isn't a reservation. One
+	// statement gets at most half of it.
+	Memory int64
 	// Threads is how many cores one statement may use; 0 is all.
 	Threads int
 	// Writers and Readers are how many statements of each sort run at a time, at
@@ -35,25 +36,25 @@ type Config struct {
 }
 
 // Default returns the configuration for one machine of two cores and more:
-// 1 GiB, which loading and the questions of the console stay within.
+// 1 GiB, which loading and the questions of the console stay within. Data is
+// still to be named.
 func Default() Config {
-	return Config{Data: "noroshi.engine", Memory: 1024, Writers: 2, Readers: 4}
+	return Config{Memory: 1 << 30, Writers: 2, Readers: 4}
 }
 
-// Check says all that is wrong with c, each with the key it concerns.
-func (c Config) Check() error {
-	var errs []error
-	wrong := func(bad bool, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf("engine: "+format, args...))
-		}
+// Check reports what is wrong in what the operator decides: the key, and why.
+func (c *Config) Check() (key string, err error) {
+	switch {
+	case c.Memory < 256<<20:
+		return "memory", fmt.Errorf("%d octets are too few; write 256Mi or more", c.Memory)
+	case c.Threads < 0 || c.Threads > 1024:
+		return "threads", fmt.Errorf("%d; write 0 for all cores, or 1 to 1024", c.Threads)
+	case c.Writers < 1 || c.Writers > 64:
+		return "writers", fmt.Errorf("%d; write 1 to 64", c.Writers)
+	case c.Readers < 1 || c.Readers > 64:
+		return "readers", fmt.Errorf("%d; write 1 to 64", c.Readers)
 	}
-	wrong(c.Data == "", "data: name a folder")
-	wrong(c.Memory < 256, "memory: %d MiB are too few; the engine needs 256", c.Memory)
-	wrong(c.Threads < 0 || c.Threads > 1024, "threads: %d; want 0 (all cores) to 1024", c.Threads)
-	wrong(c.Writers < 1 || c.Writers > 64, "writers: %d; want 1 to 64", c.Writers)
-	wrong(c.Readers < 1 || c.Readers > 64, "readers: %d; want 1 to 64", c.Readers)
-	return errors.Join(errs...)
+	return "", nil
 }
 
 func (c Config) threads() int {

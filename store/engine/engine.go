@@ -79,10 +79,13 @@ type Options struct {
 // New returns an engine that does nothing until [Engine.Run]. It fails with
 // [ErrNoLibrary] if there is no library, and if c is wrong.
 func New(c Config, log *slog.Logger, o Options) (*Engine, error) {
-	if err := c.Check(); err != nil {
-		return nil, err
+	key, err := c.Check()
+	if err != nil {
+		return nil, fmt.Errorf("engine: %s: %w", key, err)
 	}
-	var err error
+	if c.Data == "" {
+		return nil, errors.New("engine: no folder is named for its data")
+	}
 	if c.Library, err = Find(c.Library); err != nil {
 		return nil, err
 	}

@@ -439,19 +439,27 @@ func TestLibrary(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	if err := engine.Default().Check(); err != nil {
-		t.Error(err)
-	}
-	err := engine.Config{Memory: 1, Threads: -1}.Check()
-	for _, key := range []string{"data:", "memory:", "threads:", "writers:", "readers:"} {
-		if err == nil || !strings.Contains(err.Error(), key) {
-			t.Errorf("%v says nothing about %s", err, key)
+	f := func(want string, change func(*engine.Config)) {
+		t.Helper()
+		c := engine.Default()
+		change(&c)
+		if key, err := c.Check(); key != want || (err != nil) != (want != "") {
+			t.Errorf("%q, %v; want %q", key, err, want)
 		}
 	}
+	f("", func(*engine.Config) {})
+	f("memory", func(c *engine.Config) { c.Memory = 1 << 20 })
+	f("threads", func(c *engine.Config) { c.Threads = -1 })
+	f("writers", func(c *engine.Config) { c.Writers = 0 })
+	f("readers", func(c *engine.Config) { c.Readers = 65 })
 	c := engine.Default()
 	c.Library, c.Data = os.Args[0], "/"+strings.Repeat("x", 100)
 	if _, err := engine.New(c, slog.New(slog.DiscardHandler), engine.Options{}); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("a path too long for a socket: %v", err)
+	}
+	c.Data = ""
+	if _, err := engine.New(c, slog.New(slog.DiscardHandler), engine.Options{}); err == nil || !strings.Contains(err.Error(), "no folder") {
+		t.Errorf("no folder: %v", err)
 	}
 }
 

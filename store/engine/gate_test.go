@@ -4,10 +4,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"noroshi/store/engine/enginetest"
+	"noroshi/store/engine/gate"
 )
 
 // Whatever reaches a file, another server or a program is refused, and no
@@ -314,5 +316,17 @@ func TestTableFunctions(t *testing.T) {
 	want := "SQLStandardValues dictionary format generateRandom generateSeries generate_series merge null numbers numbers_mt primes values view zeros zeros_mt"
 	if got := strings.Join(pass, " "); got != want {
 		t.Errorf("these pass: %s\nwant: %s", got, want)
+	}
+}
+
+// Every setting that passes exists: the list has no misspelt and no stale names.
+func TestSettingsExist(t *testing.T) {
+	db := enginetest.Start(t, enginetest.Config(t))
+	names := strings.Fields(db.Must("SELECT name FROM system.settings UNION ALL SELECT name FROM system.merge_tree_settings"))
+	for _, s := range gate.Settings() {
+		prefix, any := strings.CutSuffix(s, "*")
+		if !slices.ContainsFunc(names, func(n string) bool { return n == s || any && strings.HasPrefix(n, prefix) }) {
+			t.Errorf("there is no setting %s", s)
+		}
 	}
 }

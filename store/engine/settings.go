@@ -14,14 +14,13 @@ import (
 // server are the settings of the whole engine. Most hold its threads, files and
 // memory down: the defaults are for a server of many cores.
 func server(c Config, users string) string {
-	mib := func(n int) int { return n << 20 }
-	cache := mib(c.Memory / 16)
+	cache := c.Memory / 16
 	var b strings.Builder
 	b.WriteString("<clickhouse>\n")
 	for _, s := range [][2]any{
 		{"users_config", users},
-		{"max_server_memory_usage", mib(c.Memory)},
-		{"merges_mutations_memory_usage_soft_limit", mib(c.Memory / 2)},
+		{"max_server_memory_usage", c.Memory},
+		{"merges_mutations_memory_usage_soft_limit", c.Memory / 2},
 		{"mark_cache_size", cache},
 		{"index_mark_cache_size", cache},
 		{"primary_index_cache_size", cache},
@@ -74,7 +73,7 @@ const (
 
 // users are the settings of a statement, and the rights of the one user.
 func users(c Config) string {
-	statement := c.Memory << 20 / 2
+	statement := c.Memory / 2
 	var b strings.Builder
 	b.WriteString("<clickhouse>\n<profiles><default>\n")
 	for _, s := range [][2]any{

@@ -84,6 +84,9 @@ func Load(path string) (version string, err error) {
 		}
 		return load.version, nil
 	}
+	if path == "" { // to dlopen, this program itself
+		return "", errors.New("chdb: no library is named")
+	}
 	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
 		return "", fmt.Errorf("chdb: %w", err)

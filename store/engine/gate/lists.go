@@ -55,7 +55,7 @@ var clusterEngines = set(`Distributed Replicated`)
 // or lift a ban (allow_*, readonly) is none of them. How far limits (max_*) can
 // go is in the engine's own constraints.
 const harmlessSettings = `
-	max_* min_* output_format_* input_format_null_as_default input_format_parallel_parsing
+	max_* min_* output_format_* input_format_null_as_default input_format_skip_unknown_fields input_format_parallel_parsing
 	insert_* async_insert* wait_for_async_insert* deduplicate_* optimize_* group_by_* join_* distinct_*
 	result_overflow_mode timeout_overflow_mode read_overflow_mode set_overflow_mode sort_overflow_mode
 	query_plan_* read_in_order_* use_skip_indexes* use_query_condition_cache use_uncompressed_cache force_* prefer_* compile_*
@@ -100,3 +100,7 @@ func harmlessSetting(name string) bool {
 	}
 	return false
 }
+
+// Settings returns the names and the beginnings (with a "*") of the settings that
+// pass.
+func Settings() []string { return strings.Fields(harmlessSettings) }
