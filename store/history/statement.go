@@ -14,16 +14,13 @@ import (
 // Limits bound what one question may cost the store.
 type Limits struct {
 	Time   time.Duration // 0 = 30 s; at least 1 ms
-	Memory uint64        // octets in the engine; 0 = 1 GiB
+	Memory uint64        // octets in the engine; 0 = what the server gives one statement
 	Rows   int           // rows of an answer; 0 = 100,000
 }
 
 func (l Limits) or() Limits {
 	if l.Time <= 0 {
 		l.Time = 30 * time.Second
-	}
-	if l.Memory == 0 {
-		l.Memory = 1 << 30
 	}
 	if l.Rows <= 0 {
 		l.Rows = 100_000
@@ -123,8 +120,11 @@ func (s *statement) conditions() string {
 // ask runs a SELECT within the limits.
 func (q *Questions) ask(ctx context.Context, s *statement, sql string) (*rows, error) {
 	l := q.Limits.or()
-	sql += fmt.Sprintf(" SETTINGS max_execution_time = %.3f, timeout_overflow_mode = 'throw', max_memory_usage = %d, max_result_rows = %d, result_overflow_mode = 'throw', max_bytes_before_external_group_by = %d, max_bytes_before_external_sort = %d",
-		max(l.Time, time.Millisecond).Seconds(), l.Memory, l.Rows, l.Memory/2, l.Memory/2)
+	sql += fmt.Sprintf(" SETTINGS max_execution_time = %.3f, timeout_overflow_mode = 'throw', max_result_rows = %d, result_overflow_mode = 'throw'",
+		max(l.Time, time.Millisecond).Seconds(), l.Rows)
+	if l.Memory > 0 {
+		sql += fmt.Sprintf(", max_memory_usage = %d, max_bytes_before_external_group_by = %d, max_bytes_before_external_sort = %[2]d", l.Memory, l.Memory/2)
+	}
 	r, err := q.Client.query(ctx, sql, s.params)
 	if err != nil {
 		return nil, explain(err)
