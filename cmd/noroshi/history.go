@@ -3,12 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,7 +14,9 @@ import (
 	"noroshi/finding"
 	"noroshi/incident"
 	"noroshi/internal/asnames"
+	"noroshi/internal/config"
 	"noroshi/store/history"
+	"noroshi/store/memory"
 	"noroshi/store/state"
 )
 
@@ -47,6 +45,9 @@ var historyCommand = command{
   noroshi history timeline 192.0.2.7 --last 24h
   noroshi history timeline subscriber=c-1001 --resolve --last 24h
 
+It asks the noroshi that runs with the same configuration, or the files of one
+that doesn't run.
+
 Times: 2026-11-24T09:00:00+09:00, -2h or now. Conditions of --where, all of which
 must hold: column=value,value with != < <= > >= ~ (contains) ~~ (word) & (bits).
 What nobody watched is shown as a gap, never as zero.
@@ -56,7 +57,7 @@ What nobody watched is shown as a gap, never as zero.
 
 // historyFlags are the flags of all questions.
 type historyFlags struct {
-	url, socket, database    string
+	config, folder           string
 	last                     time.Duration
 	from, to                 string
 	step                     time.Duration
@@ -65,14 +66,13 @@ type historyFlags struct {
 	n, v4, v6, limit         int
 	json, csv, raw, resolve  bool
 	newest                   bool
-	after, state             string
+	after                    string
 	timeout, margin          time.Duration
 }
 
 func (h *historyFlags) define(fs *flag.FlagSet) {
-	fs.StringVar(&h.url, "url", "", "ClickHouse's `address`: http://host:8123")
-	fs.StringVar(&h.socket, "socket", "", "the engine's unix socket, a `path`")
-	fs.StringVar(&h.database, "database", "noroshi", "`name` of the database")
+	fs.StringVar(&h.config, "config", "", "configuration `file`, for where the history is (default: noroshi's own values)")
+	fs.StringVar(&h.folder, "folder", "", "`folder` of a history that noroshi replay --history made")
 	fs.DurationVar(&h.last, "last", time.Hour, "the latest stretch of `time`, unless --from is given (default 1h)")
 	fs.StringVar(&h.from, "from", "", "beginning: a `time`")
 	fs.StringVar(&h.to, "to", "", "end: a `time` (default now)")
@@ -89,7 +89,6 @@ func (h *historyFlags) define(fs *flag.FlagSet) {
 	fs.StringVar(&h.after, "after", "", "timeline: the `place` where the last page ended")
 	fs.BoolVar(&h.newest, "newest", false, "timeline: the latest first")
 	fs.BoolVar(&h.resolve, "resolve", false, "timeline: follow the addresses of a subscriber or host")
-	fs.StringVar(&h.state, "state", "noroshi.db", "incident: `file` of incidents")
 	fs.DurationVar(&h.margin, "margin", history.EvidenceMargin, "incident: `time` added before and after (default 5m)")
 	fs.BoolVar(&h.raw, "exact", false, "ask the records, also where sums by the minute would do")
 	fs.DurationVar(&h.timeout, "timeout", 30*time.Second, "`time` a question may take (default 30s)")
@@ -97,19 +96,34 @@ func (h *historyFlags) define(fs *flag.FlagSet) {
 	fs.BoolVar(&h.csv, "csv", false, "comma-separated values, after lines with # about the answer")
 }
 
-// openHistory returns where to ask, and a function that ends it.
-func openHistory(_ context.Context, h *historyFlags) (*history.Questions, func(), error) {
-	c := &history.Client{URL: h.url, HTTP: &http.Client{}}
-	switch {
-	case (h.url == "") == (h.socket == ""):
-		return nil, nil, errors.New("say where to ask: --url ADDRESS or --socket PATH")
-	case h.socket != "":
-		c.URL = "http://engine"
-		c.HTTP.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", h.socket)
-		}}
+// openHistory returns where to ask, and a function that ends it. The store is
+// that of a noroshi that runs, or an engine is started for the question.
+func openHistory(ctx context.Context, f *config.File, h *historyFlags) (*history.Questions, func(), error) {
+	c, end, err := memory.Connect(ctx, memory.Config{History: f.History, Engine: f.Engine})
+	if err != nil {
+		return nil, nil, err
 	}
-	return &history.Questions{Client: c, Layout: history.Layout{Database: h.database}, Limits: history.Limits{Time: h.timeout}}, c.HTTP.CloseIdleConnections, nil
+	q := &history.Questions{Client: c, Layout: f.History.Layout(), Limits: history.Limits{Time: h.timeout}}
+	if f.History.URL != "" {
+		q.Limits.Memory = 2 << 30 // a server may give a statement all it has
+	}
+	return q, end, nil
+}
+
+// historyConfig returns the configuration, with a replay's folder in it.
+func (c *call) historyConfig(h *historyFlags) (*config.File, int) {
+	f, code := c.configuration(h.config)
+	if f == nil {
+		return nil, code
+	}
+	if h.folder != "" {
+		f.History.URL, f.History.Cluster, f.History.Database = "", "", history.Default().Database
+		f.History.Folder, f.State = h.folder, filepath.Join(h.folder, stateInFolder)
+	}
+	if f.History.URL == history.Off {
+		return nil, c.wrong("the configuration keeps no history (history.url: off)")
+	}
+	return f, exitOK
 }
 
 // span reads --last, --from and --to. The running minute isn't over and is left
@@ -197,9 +211,25 @@ func runHistory(ctx context.Context, c *call) int {
 	if question == "kinds" {
 		return c.done(out.kinds())
 	}
-	q, end, err := openHistory(ctx, h)
+	var id finding.ID
+	if question == "incident" && id.UnmarshalText([]byte(args[0])) != nil {
+		return c.wrong("%q is no ID of an incident: 32 hexadecimal digits", args[0])
+	}
+	var names asnames.Table
+	if question == "names" {
+		for _, path := range args[1:] {
+			if err := names.ReadFile(path); err != nil {
+				return c.failed(err)
+			}
+		}
+	}
+	file, code := c.historyConfig(h)
+	if file == nil {
+		return code
+	}
+	q, end, err := openHistory(ctx, file, h)
 	if err != nil {
-		return c.wrong("%v", err)
+		return c.failed(err)
 	}
 	defer end()
 
@@ -259,7 +289,7 @@ func runHistory(ctx context.Context, c *call) int {
 		}
 		return c.done(out.page(p, ""))
 	case "incident":
-		return c.incidentEvidence(ctx, h, q, out, args[0])
+		return c.incidentEvidence(ctx, file.State, h, q, out, id)
 	case "coverage":
 		if h.step == 0 {
 			h.step = history.StepFor(r)
@@ -269,12 +299,6 @@ func runHistory(ctx context.Context, c *call) int {
 			return c.failed(err)
 		}
 		return c.done(out.coverage(r, covered, buckets))
-	}
-	var names asnames.Table
-	for _, path := range args[1:] {
-		if err := names.ReadFile(path); err != nil {
-			return c.failed(err)
-		}
 	}
 	n, err := q.Client.LoadNames(ctx, q.Layout, names.All())
 	if err != nil {
@@ -299,26 +323,19 @@ func (c *call) done(err error) int {
 }
 
 // incidentEvidence shows the events behind an incident that the state has.
-func (c *call) incidentEvidence(ctx context.Context, h *historyFlags, q *history.Questions, out *historyOutput, id string) int {
-	var want finding.ID
-	if err := want.UnmarshalText([]byte(id)); err != nil {
-		return c.wrong("%q is no ID of an incident: 32 hexadecimal digits", id)
-	}
-	if _, err := os.Stat(h.state); err != nil {
-		return c.failed(fmt.Errorf("no file of incidents: %w; --state names it", err))
-	}
-	store, err := state.Open(h.state)
+func (c *call) incidentEvidence(ctx context.Context, name string, h *historyFlags, q *history.Questions, out *historyOutput, id finding.ID) int {
+	store, err := state.Beside(name)
 	if err != nil {
 		return c.failed(err)
 	}
 	defer store.Close()
-	in, err := store.Incident(ctx, want)
+	in, err := store.Incident(ctx, id)
 	if err != nil {
 		return c.failed(err)
 	}
 	var members []event.Addr
 	for after := (incident.Member{}); ; {
-		page, err := store.Members(ctx, want, after, 5000)
+		page, err := store.Members(ctx, id, after, 5000)
 		if err != nil {
 			return c.failed(err)
 		}
