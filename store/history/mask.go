@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -103,6 +104,9 @@ func (m *Masker) mask(ctx context.Context, cutoff event.Time) error {
 		old := fmt.Sprintf("seen < fromUnixTimestamp64Micro(%d) AND (%s)", int64(cutoff)/1000, strings.Join(unmasked, " OR "))
 		// Partitions that hold nothing unmasked are not touched.
 		days, err := m.client.text(ctx, fmt.Sprintf("SELECT DISTINCT toString(toYYYYMMDD(seen)) FROM %s WHERE %s", m.layout.all(t.name), old), nil)
+		if e := new(Error); errors.As(err, &e) && (e.Code == codeUnknownTable || e.Code == codeUnknownDatabase) {
+			continue // nothing was ever written
+		}
 		if err != nil {
 			return err
 		}

@@ -23,8 +23,8 @@ import (
 type Config struct {
 	History history.Config
 	Engine  engine.Config
-	// Recording: events come from files. Nothing is dropped, and the end waits
-	// until all is stored.
+	// Recording: events come from files. Nothing is dropped, the end waits until
+	// all is stored, and nothing is masked: it is a copy of what somebody has.
 	Recording bool
 }
 
@@ -35,7 +35,7 @@ type Memory struct {
 	client *history.Client
 	layout history.Layout
 	writer *history.Writer
-	masker *history.Masker
+	masker *history.Masker // nil for a recording
 	began  time.Time
 }
 
@@ -56,7 +56,9 @@ func Open(c Config, watched []history.Kind) (*Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.masker = history.NewMasker(m.client, m.layout)
+	if !c.Recording {
+		m.masker = history.NewMasker(m.client, m.layout)
+	}
 	return m, nil
 }
 
@@ -93,7 +95,14 @@ func (m *Memory) Run(ctx context.Context) error {
 	if m.engine != nil {
 		others.Go(func() { _ = m.engine.Run(beyond) }) // always nil
 	}
-	others.Go(func() { _ = m.masker.Run(ctx) })
+	if m.masker != nil {
+		others.Go(func() {
+			if m.engine != nil && m.engine.Wait(ctx) != nil {
+				return
+			}
+			_ = m.masker.Run(ctx)
+		})
+	}
 	err := m.writer.Run(ctx)
 	stop()
 	others.Wait()
@@ -111,8 +120,11 @@ type Stats struct {
 
 // Stats returns how things stand.
 func (m *Memory) Stats() Stats {
-	s := Stats{Writer: m.writer.Stats(), Masker: m.masker.Stats()}
-	s.MaskingOverdue = s.Masker.Overdue(time.Now(), m.began)
+	s := Stats{Writer: m.writer.Stats()}
+	if m.masker != nil {
+		s.Masker = m.masker.Stats()
+		s.MaskingOverdue = s.Masker.Overdue(time.Now(), m.began)
+	}
 	if m.engine != nil {
 		e := m.engine.Stats()
 		s.Engine = &e
