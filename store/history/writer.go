@@ -38,7 +38,8 @@ type Writer struct {
 	losses losses
 
 	preparing sync.Mutex
-	prepared  bool // guarded by preparing
+	prepared  bool                        // guarded by preparing
+	tables    func(context.Context) error // sees to the tables: Client.Prepare
 
 	mu    sync.Mutex
 	away  error // why the store can't be reached; nil while it can
@@ -87,7 +88,8 @@ func NewWriter(cfg WriterConfig, c *Client, l Layout) (*Writer, error) {
 		return nil, fmt.Errorf("history: %w", err)
 	}
 	return &Writer{
-		cfg: cfg, client: c, layout: l, spool: s,
+		tables: func(ctx context.Context) error { return c.Prepare(ctx, l) },
+		cfg:    cfg, client: c, layout: l, spool: s,
 		queue: make(chan *event.Batch, cfg.Queue), sealed: make(chan *Block, 1), free: make(chan []byte, 2),
 		kept: map[string]uint64{}, codes: map[int]uint64{},
 		away: errors.New("history: not reached yet"), since: time.Now(),
@@ -153,7 +155,7 @@ func (w *Writer) Run(ctx context.Context) error {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var senders sync.WaitGroup
-	for _, table := range w.tables() {
+	for _, table := range w.targets() {
 		senders.Go(func() { w.send(sending, table) })
 	}
 	put := make(chan struct{})
@@ -182,9 +184,9 @@ func (w *Writer) Run(ctx context.Context) error {
 	return nil
 }
 
-// tables returns the tables that are sent to: ours, and whatever an older
+// targets returns the tables that are sent to: ours, and whatever an older
 // program left blocks for.
-func (w *Writer) tables() []string {
+func (w *Writer) targets() []string {
 	list := map[string]bool{coverageTable: true}
 	for _, k := range Kinds {
 		list[k.String()] = true
@@ -456,7 +458,7 @@ func (w *Writer) prepare(ctx context.Context) error {
 	}
 	within, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	if err := w.client.Prepare(within, w.layout); err != nil {
+	if err := w.tables(within); err != nil {
 		return err
 	}
 	w.prepared = true
