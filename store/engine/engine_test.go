@@ -85,11 +85,14 @@ func TestHTTP(t *testing.T) {
 	if string(b) != "{\"x\":10}\n" {
 		t.Errorf("parameters: %s", b)
 	}
-	for path, status := range map[string]int{"/?database=system": 400, "/?default_format=..%2Fx": 400, "/play": 404, "/ping": 404} {
+	for path, status := range map[string]int{"/?database=system": 400, "/?default_format=..%2Fx": 400, "/?readonly=2&wait_end_of_query=1": 200, "/?readonly=0": 400, "/play": 404, "/ping": 404} {
 		resp, err := db.HTTP.Post("http://engine"+path, "", strings.NewReader("SELECT 1"))
 		if err != nil || resp.StatusCode != status {
 			t.Errorf("POST %s: %v, %v", path, resp.StatusCode, err)
 		}
+	}
+	if resp, err := db.HTTP.Post("http://engine/?readonly=2", "", strings.NewReader("CREATE TABLE x (n UInt8) ENGINE=Null")); err != nil || resp.StatusCode != 403 {
+		t.Errorf("a table is made with readonly=2: %v", err)
 	}
 	if a, err := db.Post("SELECT '"+strings.Repeat("x", 1<<20)+"'", nil); err != nil || a.Status != http.StatusRequestEntityTooLarge && a.Status != http.StatusForbidden {
 		t.Errorf("a huge statement: %d, %v", a.Status, err)

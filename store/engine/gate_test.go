@@ -267,6 +267,7 @@ SELECT count() OVER (PARTITION BY s ORDER BY n) FROM noroshi.f LIMIT 1
 SELECT s FROM merge('noroshi', '^f$') GROUP BY s
 SELECT arrayJoin([1, 2]) AS x, format('{} {}', 1, 2), 'file(1)', $$url('x')$$, "n" FROM noroshi.f LIMIT 1 -- file(
 SELECT file FROM (SELECT 1 AS file)
+SELECT count() FROM system.settings AS s WHERE s.name = 'max_threads'
 SELECT * EXCEPT(n) APPLY(toString) FROM noroshi.f LIMIT 1
 SHOW TABLES FROM noroshi
 SHOW CREATE TABLE noroshi.f

@@ -215,6 +215,14 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 	}
 	for k, v := range values {
 		switch name, ok := strings.CutPrefix(k, "param_"); {
+		case k == "readonly" && (v[0] == "1" || v[0] == "2"):
+			if !q.Reads {
+				h.fail(w, &httpError{http.StatusForbidden, fmt.Errorf("engine: readonly=%s, and the statement is none that reads", v[0])})
+				return
+			}
+		case k == "cancel_http_readonly_queries_on_client_close" || k == "wait_end_of_query":
+			// A client's end always ends its statement, and a late error is always
+			// told: by a broken connection.
 		case ok:
 			req.params = append(req.params, chdb.Param{Name: name, Value: v[0]})
 		case k != "query" && k != "default_format" && !byItself[k]:

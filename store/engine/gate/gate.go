@@ -269,8 +269,8 @@ func (p *parser) lints() bool { return p.words(0, "EXPLAIN AST") }
 // settings refuses those that are not known to be harmless.
 func (p *parser) settings() error {
 	for i, t := range p.ts {
-		if !t.is("SETTINGS") && !t.is("SETTING") || p.words(i-1, "SHOW") || p.words(i-2, "SHOW CHANGED") || p.words(i-1, "RESET") {
-			continue
+		if !t.is("SETTINGS") && !t.is("SETTING") || p.words(i-1, "SHOW") || p.words(i-2, "SHOW CHANGED") || p.words(i-1, "RESET") || p.at(i-1).isMark('.') {
+			continue // other statements; a table or column of that name
 		}
 		j := i + 1
 		bracket := p.at(j).isMark('(')
