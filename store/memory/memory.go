@@ -26,6 +26,8 @@ type Config struct {
 	// Recording: events come from files. Nothing is dropped, the end waits until
 	// all is stored, and nothing is masked: it is a copy of what somebody has.
 	Recording bool
+	// BlockRows is how many rows a block has at most; 0 is the writer's default.
+	BlockRows int
 }
 
 // Memory writes history. Make one with Open; its methods may be called from
@@ -48,7 +50,7 @@ func Open(c Config, watched []history.Kind) (*Memory, error) {
 	if m.client, m.engine, err = open(c); err != nil {
 		return nil, err
 	}
-	cfg := history.WriterConfig{Folder: c.History.SpoolFolder(), Spool: spool.Limits{Size: c.History.Spool}, Watched: watched}
+	cfg := history.WriterConfig{Folder: c.History.SpoolFolder(), Spool: spool.Limits{Size: c.History.Spool}, Watched: watched, Rows: c.BlockRows}
 	if c.Recording {
 		cfg.Recording, cfg.Finish = true, time.Hour
 	}
