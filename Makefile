@@ -6,6 +6,8 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 GO      := go
 FUZZTIME ?= 20s
+# -tags noengine makes a static program without the embedded engine.
+GOTAGS  ?=
 VULNDB ?= https://vuln.go.dev
 
 .PHONY: build engine library demo test lint vuln fuzz race bench profile score release clean help
@@ -14,7 +16,7 @@ help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## bin/noroshi for this machine
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/noroshi ./cmd/noroshi
+	$(GO) build $(GOTAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/noroshi ./cmd/noroshi
 
 engine: ## bin/libchdb.so, the library of the history's engine (npm, 200 MB)
 	./store/engine/lib/fetch.sh
@@ -57,9 +59,10 @@ test-cluster: ## the history's conformance suite against a ClickHouse: URL=http:
 	NOROSHI_CLUSTER_URL='$(URL)' NOROSHI_CLUSTER='$(CLUSTER)' NOROSHI_CLUSTER_USER='$(if $(PASSWORD_FILE),$(USER))' NOROSHI_CLUSTER_PASSWORD_FILE='$(PASSWORD_FILE)' \
 		$(GO) test -count 1 -run TestURL -v ./store/history/...
 
-release: ## static binaries for linux amd64 and arm64 in dist/
+release: ## in dist/: for linux amd64 and arm64, with the embedded engine (needs glibc), and static without it
 	for arch in amd64 arm64; do \
-		GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/noroshi-$(VERSION)-linux-$$arch ./cmd/noroshi || exit 1; \
+		GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/noroshi-$(VERSION)-linux-$$arch ./cmd/noroshi && \
+		GOOS=linux GOARCH=$$arch $(GO) build -tags noengine -trimpath -ldflags '$(LDFLAGS)' -o dist/noroshi-$(VERSION)-linux-$$arch-static ./cmd/noroshi || exit 1; \
 	done
 	cd dist && sha256sum noroshi-$(VERSION)-linux-* > SHA256SUMS
 

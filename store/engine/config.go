@@ -15,6 +15,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"noroshi/store/engine/chdb"
 )
 
 // Config is what an operator decides.
@@ -73,6 +75,9 @@ var ErrNoLibrary = errors.New("engine: there is no libchdb.so: run `make engine`
 // /usr/lib/noroshi. If there is none, the error is [ErrNoLibrary]. Whether it is
 // the right library is seen when it is loaded.
 func Find(path string) (library string, err error) {
+	if !chdb.Linked {
+		return "", fmt.Errorf("%w (this is the static program, which can't load one; the one for glibc can)", ErrNoLibrary)
+	}
 	places := []string{path}
 	if path == "" {
 		places = []string{"/usr/local/lib/noroshi/libchdb.so", "/usr/lib/noroshi/libchdb.so"}

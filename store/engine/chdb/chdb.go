@@ -27,8 +27,6 @@ import (
 	"strings"
 	"sync"
 	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
 // ErrTooOld says that the library lacks a function this package needs.
@@ -87,7 +85,7 @@ func Load(path string) (version string, err error) {
 	if path == "" { // to dlopen, this program itself
 		return "", errors.New("chdb: no library is named")
 	}
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+	handle, err := openLibrary(path)
 	if err != nil {
 		return "", fmt.Errorf("chdb: %w", err)
 	}
@@ -120,13 +118,13 @@ func Load(path string) (version string, err error) {
 	// All are looked up before any is bound: binding a missing one panics.
 	symbols := make([]uintptr, len(functions))
 	for i, f := range functions {
-		if symbols[i], err = purego.Dlsym(handle, f.name); err != nil {
-			_ = purego.Dlclose(handle)
+		if symbols[i], err = symbol(handle, f.name); err != nil {
+			closeLibrary(handle)
 			return "", fmt.Errorf("chdb: %s is %w: it has no %s", path, ErrTooOld, f.name)
 		}
 	}
 	for i, f := range functions {
-		purego.RegisterFunc(f.in, symbols[i])
+		bind(f.in, symbols[i])
 	}
 	lib.signals(0)
 	load.path, load.version = path, lib.version()

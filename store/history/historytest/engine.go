@@ -3,10 +3,12 @@ package historytest
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
 
+	"noroshi/event"
 	"noroshi/store/engine/enginetest"
 	"noroshi/store/history"
 )
@@ -64,3 +66,6 @@ func password(t *testing.T) string {
 	}
 	return strings.TrimSpace(string(text))
 }
+
+// Addr returns the address in s.
+func Addr(s string) event.Addr { return event.AddrOf(netip.MustParseAddr(s)) }
