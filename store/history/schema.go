@@ -13,9 +13,13 @@ import (
 // table describes how a kind is stored. Columns are made from the event struct;
 // what is said here of a column by its name goes beyond what its Go type says.
 type table struct {
-	name    string
-	row     reflect.Type
-	order   string            // ORDER BY; all tables are partitioned by the day of seen
+	name  string
+	row   reflect.Type
+	order string // ORDER BY; all tables are partitioned by the day of seen
+	// ties are the columns that put events of one moment into an order which is
+	// the same for each page of an answer: few, for each costs a read of the column
+	// for all events among which the page is found.
+	ties    string
 	types   map[string]string // instead of the type that the Go type gives
 	codecs  map[string]string // instead of the codec that the type gives
 	indexes []string
@@ -56,6 +60,7 @@ var tables = [...]table{
 		name:  "flows",
 		row:   reflect.TypeFor[event.Flow](),
 		order: "toStartOfMinute(seen), dst, src, dst_port, seen",
+		ties:  "src, dst, src_port, dst_port, bytes",
 		indexes: []string{
 			"INDEX by_src src TYPE bloom_filter(0.01) GRANULARITY 1",
 			"INDEX by_dst dst TYPE bloom_filter(0.01) GRANULARITY 1",
@@ -65,6 +70,7 @@ var tables = [...]table{
 		name:  "dns",
 		row:   reflect.TypeFor[event.DNS](),
 		order: "toStartOfMinute(seen), zone, name, seen",
+		ties:  "client, client_port, id, role, type, name",
 		types: map[string]string{"zone": lowCardinality, "reporter": lowCardinality},
 		indexes: []string{
 			"INDEX by_client client TYPE bloom_filter(0.01) GRANULARITY 1",
@@ -77,6 +83,7 @@ var tables = [...]table{
 		name:  "sessions",
 		row:   reflect.TypeFor[event.Session](),
 		order: "toStartOfHour(seen), service, src, seen",
+		ties:  "src, src_port, id, status, first",
 		types: map[string]string{"reporter": lowCardinality, "service": lowCardinality},
 		indexes: []string{
 			"INDEX by_src src TYPE bloom_filter(0.01) GRANULARITY 1",
@@ -89,6 +96,7 @@ var tables = [...]table{
 		name:  "logs",
 		row:   reflect.TypeFor[event.Log](),
 		order: "toStartOfHour(seen), host, channel, time, record",
+		ties:  "host, channel, record, time",
 		types: map[string]string{"host": lowCardinality, "channel": lowCardinality, "provider": lowCardinality},
 		indexes: []string{
 			"INDEX by_addr addr TYPE bloom_filter(0.01) GRANULARITY 1",

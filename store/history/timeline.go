@@ -307,23 +307,16 @@ func (q *Questions) some(ctx context.Context, t Timeline, k Kind, match func(*st
 		return batch, nil
 	}
 	s.where = append(s.where, "("+any+")")
-	var list, digest []string
+	var list []string
 	for _, c := range tables[k].columns {
 		list = append(list, c.name)
-		if c.op == opAddr {
-			digest = append(digest, "IPv6NumToString("+c.name+")")
-		} else {
-			digest = append(digest, c.name)
-		}
 	}
 	direction := ""
 	if t.Newest {
 		direction = " DESC"
 	}
-	// The digest puts events of one moment into an order that is the same for
-	// each page.
-	sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY seen%s, cityHash64(%s) LIMIT %d, %d",
-		strings.Join(list, ", "), q.Layout.all(k.String()), s.conditions(), direction, strings.Join(digest, ", "), skip, t.Limit+1)
+	sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY seen%s, %s LIMIT %d, %d",
+		strings.Join(list, ", "), q.Layout.all(k.String()), s.conditions(), direction, tables[k].ties, skip, t.Limit+1)
 	in, err := q.ask(ctx, &s, sql)
 	if err != nil {
 		return nil, err
