@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
@@ -58,7 +59,7 @@ What nobody watched is shown as a gap, never as zero.
 // historyFlags are the flags of all questions.
 type historyFlags struct {
 	config, folder           string
-	last                     time.Duration
+	last                     stretch
 	from, to                 string
 	step                     time.Duration
 	kind, by, measure, where string
@@ -73,7 +74,7 @@ type historyFlags struct {
 func (h *historyFlags) define(fs *flag.FlagSet) {
 	fs.StringVar(&h.config, "config", "", "configuration `file`, for where the history is (default: noroshi's own values)")
 	fs.StringVar(&h.folder, "folder", "", "`folder` of a history that noroshi replay --history made")
-	fs.DurationVar(&h.last, "last", time.Hour, "the latest stretch of `time`, unless --from is given (default 1h)")
+	fs.Var(&h.last, "last", "the latest stretch of `time`, such as 1h or 7d, unless --from is given (default 1h; with --folder all there is)")
 	fs.StringVar(&h.from, "from", "", "beginning: a `time`")
 	fs.StringVar(&h.to, "to", "", "end: a `time` (default now)")
 	fs.DurationVar(&h.step, "step", 0, "`time` of a step: 1m to 24h (series: chosen; others: one for all)")
@@ -94,6 +95,22 @@ func (h *historyFlags) define(fs *flag.FlagSet) {
 	fs.DurationVar(&h.timeout, "timeout", 30*time.Second, "`time` a question may take (default 30s)")
 	fs.BoolVar(&h.json, "json", false, "one JSON object")
 	fs.BoolVar(&h.csv, "csv", false, "comma-separated values, after lines with # about the answer")
+}
+
+// stretch is a duration, which may be in days.
+type stretch time.Duration
+
+// String implements flag.Value.
+func (s *stretch) String() string { return "" }
+
+// Set implements flag.Value.
+func (s *stretch) Set(text string) error {
+	d, err := config.ParseDuration(text)
+	if err == nil && d <= 0 {
+		err = fmt.Errorf("%q is not after nothing", text)
+	}
+	*s = stretch(d)
+	return err
 }
 
 // openHistory returns where to ask, and a function that ends it. The store is
@@ -136,7 +153,7 @@ func (h *historyFlags) span(now time.Time) (history.Range, error) {
 			return history.Range{}, fmt.Errorf("--to: %w", err)
 		}
 	}
-	from := to.Add(-h.last)
+	from := to.Add(-time.Duration(cmp.Or(h.last, stretch(time.Hour))))
 	if h.from != "" {
 		if from, err = moment(h.from, now); err != nil {
 			return history.Range{}, fmt.Errorf("--from: %w", err)
@@ -154,8 +171,8 @@ func moment(s string, now time.Time) (time.Time, error) {
 		return now, nil
 	}
 	if strings.HasPrefix(s, "-") {
-		if d, err := time.ParseDuration(s); err == nil {
-			return now.Add(d), nil
+		if d, err := config.ParseDuration(s[1:]); err == nil {
+			return now.Add(-d), nil
 		}
 	}
 	for _, form := range []string{time.RFC3339Nano, "2006-01-02T15:04Z07:00", "2006-01-02 15:04:05Z07:00"} {
@@ -232,6 +249,11 @@ func runHistory(ctx context.Context, c *call) int {
 		return c.failed(err)
 	}
 	defer end()
+	if h.folder != "" && h.last == 0 && h.from == "" && h.to == "" {
+		if r, err = q.Extent(ctx); err != nil {
+			return c.failed(err)
+		}
+	}
 
 	switch question {
 	case "top":

@@ -148,7 +148,7 @@ func (d *decoder) into(n ast.Node, key string, v reflect.Value) {
 	case reflect.Int64, reflect.Int, reflect.Int32, reflect.Int16, reflect.Int8:
 		if v.Type() == reflect.TypeFor[time.Duration]() {
 			d.scalar(n, key, "a duration with its unit, such as 500ms, 30s, 10m, 6h or 14d", func(s string) error {
-				t, err := parseDuration(s)
+				t, err := ParseDuration(s)
 				v.SetInt(int64(t))
 				return err
 			})
@@ -162,8 +162,8 @@ func (d *decoder) into(n ast.Node, key string, v reflect.Value) {
 	}
 }
 
-// parseDuration is time.ParseDuration, with days.
-func parseDuration(s string) (time.Duration, error) {
+// ParseDuration is time.ParseDuration, with days: 14d.
+func ParseDuration(s string) (time.Duration, error) {
 	days, ok := strings.CutSuffix(s, "d")
 	if !ok {
 		return time.ParseDuration(s)

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -132,4 +133,22 @@ func (q *Questions) Coverage(ctx context.Context, k Kind, r Range, step time.Dur
 func (q *Questions) answer(ctx context.Context, k Kind, r Range, s *from) (Answer, error) {
 	c, _, err := q.Coverage(ctx, k, r, 0)
 	return Answer{Range: r, Table: s.table, Error: s.error, Covered: c}, err
+}
+
+// Extent returns the range from the first minute of which anything is known to
+// the last; an error if nothing is.
+func (q *Questions) Extent(ctx context.Context) (Range, error) {
+	in, err := q.ask(ctx, &statement{}, "SELECT min(minute), max(minute) FROM "+q.Layout.all(coverageTable)+" WHERE minute > 0")
+	if err != nil {
+		return Range{}, err
+	}
+	defer in.close()
+	var r Range
+	if in.next() {
+		r.From, r.To = in.date(), in.date().Add(time.Minute)
+	}
+	if in.err == nil && r.From == 0 {
+		return r, errors.New("history: nothing is there yet")
+	}
+	return r, in.err
 }

@@ -26,7 +26,7 @@ func (r Range) check() error {
 	case r.From <= 0 || r.To <= r.From:
 		return fmt.Errorf("history: the range %v is empty: its end must be after its beginning", r)
 	case r.Length() > MaxRange:
-		return fmt.Errorf("history: the range %v is longer than %v; ask for less", r, MaxRange)
+		return fmt.Errorf("history: the range %v is longer than five years; ask for less", r)
 	}
 	return nil
 }
