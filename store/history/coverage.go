@@ -85,6 +85,18 @@ func (ls *losses) add(kind, reason string, minute uint32, n uint64) {
 	ls.waiting[key] += n
 }
 
+// count adds the rows of a block to the totals alone: they were written.
+func (ls *losses) count(b *Block, reason string) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if ls.waiting == nil {
+		ls.waiting, ls.total = map[loss]uint64{}, map[loss]uint64{}
+	}
+	for _, m := range b.Minutes {
+		ls.total[loss{b.Table, reason, 0}] += m.Rows
+	}
+}
+
 // block adds the rows of a block.
 func (ls *losses) block(b *Block, reason string) {
 	for _, m := range b.Minutes {

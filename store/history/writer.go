@@ -42,12 +42,17 @@ type Writer struct {
 	tables    func(context.Context) error // sees to the tables: Client.Prepare
 
 	mu    sync.Mutex
-	away  error // why the store can't be reached; nil while it can
-	since time.Time
+	away  map[string]outage // tables whose blocks the store doesn't take now; "" until it was first reached
 	kept  map[string]uint64 // rows acknowledged since the start, by table
 	codes map[int]uint64    // errors of the store, by its code; 0: none reached it
 
 	blocks atomic.Uint64
+}
+
+// outage is why the store takes no blocks of a table, and since when.
+type outage struct {
+	why   error
+	since time.Time
 }
 
 // WriterConfig says how a Writer works. Zero fields have the defaults named.
@@ -92,7 +97,7 @@ func NewWriter(cfg WriterConfig, c *Client, l Layout) (*Writer, error) {
 		cfg:    cfg, client: c, layout: l, spool: s,
 		queue: make(chan *event.Batch, cfg.Queue), sealed: make(chan *Block, 1), free: make(chan []byte, 2),
 		kept: map[string]uint64{}, codes: map[int]uint64{},
-		away: errors.New("history: not reached yet"), since: time.Now(),
+		away: map[string]outage{"": {errors.New("history: not reached yet"), time.Now()}},
 	}, nil
 }
 
@@ -179,7 +184,11 @@ func (w *Writer) Run(ctx context.Context) error {
 		return fmt.Errorf("history: %w", err)
 	}
 	if left > 0 {
-		return fmt.Errorf("history: %d blocks wait in %s for the next start: %w", left, w.cfg.Folder, w.Stats().Away)
+		why := w.Stats().Away
+		if why == nil {
+			why = errors.New("there was no time to send them")
+		}
+		return fmt.Errorf("history: %d blocks wait in %s for the next start: %w", left, w.cfg.Folder, why)
 	}
 	return nil
 }
@@ -329,7 +338,12 @@ func (w *Writer) noteRecording(first, last []event.Time) {
 func (w *Writer) takes() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.away == nil || time.Since(w.since) < time.Minute
+	for _, o := range w.away {
+		if time.Since(o.since) >= time.Minute {
+			return false
+		}
+	}
+	return true
 }
 
 // note writes what was lost, and that somebody watches in this minute (0 = not
@@ -359,8 +373,7 @@ func (w *Writer) send(ctx context.Context, table string) {
 		switch {
 		case errors.Is(err, spool.ErrDamaged):
 			slog.Error("a block of history is damaged; it was set aside", "table", table, "rows", b.Rows, "error", err)
-			w.losses.block(&b, LostDamaged)
-			w.aside(ctx, e)
+			w.aside(ctx, e, &b, LostDamaged)
 			continue
 		case err != nil:
 			slog.Error("a block of history can't be read", "table", table, "error", err)
@@ -373,8 +386,7 @@ func (w *Writer) send(ctx context.Context, table string) {
 				return
 			}
 			slog.Error("the store refuses a block of history; it was set aside", "table", table, "rows", b.Rows, "error", err)
-			w.losses.block(&b, LostRefused)
-			w.aside(ctx, e)
+			w.aside(ctx, e, &b, LostRefused)
 			continue
 		}
 		// A block whose file can't be removed is sent again at the next start, and
@@ -388,8 +400,30 @@ func (w *Writer) send(ctx context.Context, table string) {
 	}
 }
 
-func (w *Writer) aside(ctx context.Context, e *spool.Entry) {
+// aside sets a block aside whose rows are lost. That they are is in the spool
+// first, with an ID made from the block's: if the program dies between the two,
+// both come again, and the loss counts once. Only where there is no room for it
+// it is kept in memory.
+func (w *Writer) aside(ctx context.Context, e *spool.Entry, b *Block, reason string) {
+	lost := map[loss]uint64{}
+	for _, m := range b.Minutes {
+		lost[loss{b.Table, reason, m.Start}] += m.Rows
+	}
+	if len(lost) > 0 {
+		n := coverageBlock(lost, nil, 0, 0)
+		n.ID = b.ID + "-lost"
+		if w.spool.Note(&n) == nil {
+			w.losses.count(b, reason)
+		} else {
+			w.losses.block(b, reason)
+		}
+	}
 	for w.spool.SetAside(e) != nil && pause(ctx, 5*time.Second) {
+	}
+	if reason == LostRefused { // the store answered, and the next block may do
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.away, b.Table)
 	}
 }
 
@@ -431,6 +465,11 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 			switch e.Code {
 			case codeUnknownTable, codeUnknownDatabase:
 				w.unprepared()
+				if !w.made(b.Table) { // by this version: nothing will make it
+					if refused++; refused >= triesRefused {
+						return err
+					}
+				}
 			case codeMemory:
 				if refused++; refused >= triesMemory {
 					return err
@@ -447,6 +486,12 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
+}
+
+// made reports whether Prepare makes the table.
+func (w *Writer) made(table string) bool {
+	_, err := ParseKind(table)
+	return err == nil || table == coverageTable
 }
 
 // prepare sees to the tables, once, and again after unprepared.
@@ -476,10 +521,11 @@ func (w *Writer) reached(b *Block, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
-		if w.away != nil {
-			slog.Info("history is being stored", "away_seconds", int(time.Since(w.since).Seconds()))
+		delete(w.away, "")
+		if o, was := w.away[b.Table]; was {
+			slog.Info("history is being stored", "table", b.Table, "away_seconds", int(time.Since(o.since).Seconds()))
+			delete(w.away, b.Table)
 		}
-		w.away = nil
 		w.kept[b.Table] += uint64(b.Rows)
 		return
 	}
@@ -489,11 +535,13 @@ func (w *Writer) reached(b *Block, err error) {
 	} else {
 		w.codes[0]++
 	}
-	if w.away == nil {
-		w.since = time.Now()
-		slog.Warn("history can't be stored; blocks wait in the spool", "error", err)
+	o, was := w.away[b.Table]
+	if !was {
+		o.since = time.Now()
+		slog.Warn("history can't be stored; blocks wait in the spool", "table", b.Table, "error", err)
 	}
-	w.away = err
+	o.why = err
+	w.away[b.Table] = o
 }
 
 // WriterStats are a Writer's counters since the start, and how things stand.
@@ -501,7 +549,8 @@ type WriterStats struct {
 	Kept  map[string]uint64            // rows stored, by table
 	Lost  map[string]map[string]uint64 // rows lost, by kind and reason
 	Codes map[int]uint64               // errors of the store, by ClickHouse's code; 0: it wasn't reached
-	// Away is why the store takes nothing, since Since; nil while it does.
+	// Away is why the store doesn't take the blocks of some table, since Since: of
+	// the table that waits longest. nil while it takes all.
 	Away   error
 	Since  time.Time
 	Queue  int // batches that wait to be encoded
@@ -512,7 +561,12 @@ type WriterStats struct {
 // Stats returns the counters.
 func (w *Writer) Stats() WriterStats {
 	w.mu.Lock()
-	s := WriterStats{Kept: maps.Clone(w.kept), Codes: maps.Clone(w.codes), Away: w.away, Since: w.since}
+	s := WriterStats{Kept: maps.Clone(w.kept), Codes: maps.Clone(w.codes)}
+	for _, o := range w.away {
+		if s.Away == nil || o.since.Before(s.Since) {
+			s.Away, s.Since = o.why, o.since
+		}
+	}
 	w.mu.Unlock()
 	s.Lost, s.Spool = w.losses.totals(), w.spool.Stats()
 	s.Queue, s.Sealed = len(w.queue), w.blocks.Load()

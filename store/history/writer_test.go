@@ -39,7 +39,7 @@ type stores struct {
 	prepared int
 }
 
-var insertOf = regexp.MustCompile("^INSERT INTO `noroshi`.`([a-z_]+)` SETTINGS insert_deduplication_token = '([0-9a-f-]+)'.* FORMAT Native$")
+var insertOf = regexp.MustCompile("^INSERT INTO `noroshi`.`([a-z_]+)` SETTINGS insert_deduplication_token = '([0-9a-z-]+)'.* FORMAT Native$")
 
 func newStores(t *testing.T) *stores {
 	s := &stores{tries: map[string]int{}, order: map[string][]string{}, rows: map[string]uint64{}, bodies: map[string][]byte{}}

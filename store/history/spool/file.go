@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"io"
 
+	"golang.org/x/sys/unix"
+
 	"noroshi/event"
 )
 
@@ -211,6 +213,8 @@ func readFull(f io.ReaderAt, p []byte, off int64) error {
 		return nil
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: it ends early", ErrDamaged)
+	case errors.Is(err, unix.EIO): // the disk won't give it back, now or later
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return fmt.Errorf("spool: %w", err)
 }
