@@ -63,7 +63,7 @@ func TestMoment(t *testing.T) {
 			t.Errorf("%+v: %v, %v", h, r, err)
 		}
 	}
-	f(historyFlags{last: time.Hour}, "2026-11-24T08:30:00Z", "2026-11-24T09:30:00Z")
+	f(historyFlags{last: stretch(time.Hour)}, "2026-11-24T08:30:00Z", "2026-11-24T09:30:00Z")
 	f(historyFlags{from: "-2h", to: "now"}, "2026-11-24T07:30:15Z", "2026-11-24T09:30:15Z")
 	f(historyFlags{from: "2026-11-24T09:00:00+09:00"}, "2026-11-24T00:00:00Z", "2026-11-24T09:30:00Z")
 }

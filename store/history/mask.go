@@ -77,7 +77,14 @@ func (m *Masker) Run(ctx context.Context) error {
 func (m *Masker) Mask(ctx context.Context) error {
 	// What becomes too old before the next time, and an hour more for a failure.
 	cutoff := event.TimeOf(m.now()).Add(-MaskAfter + m.every + time.Hour)
-	err := m.mask(ctx, cutoff)
+	// What was masked before is masked. A block that came late, out of the spool,
+	// is found by the look at everything, which is the first and then one a day.
+	st := m.Stats()
+	from := st.Until
+	if st.Runs%uint64(24*time.Hour/m.every) == 0 || st.Failing != nil {
+		from = 0
+	}
+	err := m.mask(ctx, from, cutoff)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.Runs++
@@ -89,7 +96,7 @@ func (m *Masker) Mask(ctx context.Context) error {
 	return err
 }
 
-func (m *Masker) mask(ctx context.Context, cutoff event.Time) error {
+func (m *Masker) mask(ctx context.Context, from, cutoff event.Time) error {
 	for _, k := range Kinds {
 		t := &tables[k]
 		if len(t.mask) == 0 {
@@ -100,8 +107,8 @@ func (m *Masker) mask(ctx context.Context, cutoff event.Time) error {
 			set = append(set, fmt.Sprintf("%s = %s", column, t.mask[column]))
 			unmasked = append(unmasked, fmt.Sprintf("%s != %s", column, t.mask[column]))
 		}
-		// A mutation takes no parameters; this is a number.
-		old := fmt.Sprintf("seen < fromUnixTimestamp64Micro(%d) AND (%s)", int64(cutoff)/1000, strings.Join(unmasked, " OR "))
+		// A mutation takes no parameters; these are numbers.
+		old := fmt.Sprintf("seen >= fromUnixTimestamp64Micro(%d) AND seen < fromUnixTimestamp64Micro(%d) AND (%s)", int64(from)/1000, int64(cutoff)/1000, strings.Join(unmasked, " OR "))
 		// Partitions that hold nothing unmasked are not touched.
 		days, err := m.client.text(ctx, fmt.Sprintf("SELECT DISTINCT toString(toYYYYMMDD(seen)) FROM %s WHERE %s", m.layout.all(t.name), old), nil)
 		if e := new(Error); errors.As(err, &e) && (e.Code == codeUnknownTable || e.Code == codeUnknownDatabase) {
