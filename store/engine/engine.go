@@ -198,6 +198,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer e.client.CloseIdleConnections()
+	var said string // the reason last logged, and when
+	var at time.Time
 	for wait := shortest; ; wait = min(2*wait, longest) {
 		began := time.Now()
 		err := e.once(ctx)
@@ -209,7 +211,11 @@ func (e *Engine) Run(ctx context.Context) error {
 		if time.Since(began) > settled {
 			wait = shortest
 		}
-		e.log.Error("engine down", "error", err, "again_in", wait)
+		// One reason is logged once a minute, for it may last all night.
+		if text := fmt.Sprint(err); text != said || time.Since(at) >= time.Minute {
+			said, at = text, time.Now()
+			e.log.Error("engine down", "error", err, "again_in", wait)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -225,7 +225,7 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 			// told: by a broken connection.
 		case ok:
 			req.params = append(req.params, chdb.Param{Name: name, Value: v[0]})
-		case k != "query" && k != "default_format" && !byItself[k]:
+		case k != "query" && k != "default_format":
 			h.fail(w, &httpError{http.StatusBadRequest, fmt.Errorf("engine: the parameter %s is not known; settings stand in the statement (SETTINGS a = b)", k)})
 			return
 		}
@@ -267,11 +267,6 @@ func (h *handler) statement(w http.ResponseWriter, r *http.Request) {
 
 // streamed are the formats with neither head nor foot, whose pieces make a whole.
 var streamed = map[string]bool{"RowBinary": true, "Native": true, "TabSeparated": true, "TSV": true, "CSV": true, "JSONEachRow": true, "NDJSON": true}
-
-// byItself are settings that a client asks of a server for questions, and that
-// this part of one always does: the gate says who may write, a statement ends with
-// its client, and an error that comes late breaks the connection.
-var byItself = map[string]bool{"readonly": true, "cancel_http_readonly_queries_on_client_close": true, "wait_end_of_query": true}
 
 func formatName(s string) bool {
 	return s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == ""
