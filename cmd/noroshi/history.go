@@ -143,10 +143,13 @@ func (c *call) historyConfig(h *historyFlags) (*config.File, int) {
 	return f, exitOK
 }
 
-// span reads --last, --from and --to. The running minute isn't over and is left
-// out unless it is asked for.
-func (h *historyFlags) span(now time.Time) (history.Range, error) {
+// span reads --last, --from and --to. The running minute belongs to it, but not
+// to a series, where it would look like a drop.
+func (h *historyFlags) span(now time.Time, series bool) (history.Range, error) {
 	to := now.Truncate(time.Minute)
+	if !series {
+		to = to.Add(time.Minute)
+	}
 	var err error
 	if h.to != "" {
 		if to, err = moment(h.to, now); err != nil {
@@ -214,7 +217,7 @@ func runHistory(ctx context.Context, c *call) int {
 	if err != nil {
 		return c.wrong("--where: %v", err)
 	}
-	r, err := h.span(time.Now())
+	r, err := h.span(time.Now(), question == "series")
 	if err != nil {
 		return c.wrong("%v", err)
 	}
@@ -240,6 +243,7 @@ func runHistory(ctx context.Context, c *call) int {
 			}
 		}
 	}
+	c.quiet()
 	file, code := c.historyConfig(h)
 	if file == nil {
 		return code

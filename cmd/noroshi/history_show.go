@@ -203,7 +203,11 @@ func (o *historyOutput) head(a *history.Answer) {
 
 // covered says what isn't known.
 func (o *historyOutput) covered(of string, c history.Covered) {
-	if c.Whole() {
+	switch {
+	case c.Whole():
+		return
+	case c.Watched == 0 && of != "": // a kind without a source, beside others
+		fmt.Fprintln(o, o.Styled(terminal.Yellow, of+"not watched"))
 		return
 	}
 	fmt.Fprintln(o, o.Styled(terminal.Yellow, of+c.String()))

@@ -58,7 +58,7 @@ func TestMoment(t *testing.T) {
 	now := time.Date(2026, 11, 24, 9, 30, 15, 0, time.UTC)
 	f := func(h historyFlags, from, to string) {
 		t.Helper()
-		r, err := h.span(now)
+		r, err := h.span(now, true)
 		if err != nil || r.From.Std().Format(time.RFC3339) != from || r.To.Std().Format(time.RFC3339) != to {
 			t.Errorf("%+v: %v, %v", h, r, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -173,6 +174,11 @@ func (c *call) usage(w io.Writer, fs *flag.FlagSet) {
 	if c.long != "" {
 		fmt.Fprintf(w, "\n%s", c.long)
 	}
+}
+
+// quiet keeps the log of a command that answers and ends to what is wrong.
+func (c *call) quiet() {
+	slog.SetDefault(slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }
 
 // wrong says that the command was called wrongly.

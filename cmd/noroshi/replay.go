@@ -83,6 +83,7 @@ func replay(ctx context.Context, c *call) int {
 	}
 	remembered := func() error { return nil }
 	if folder != "" {
+		c.quiet()
 		if remembered, err = r.remember(file, folder); err != nil {
 			return c.failed(err)
 		}

@@ -53,6 +53,7 @@ type Writer struct {
 type outage struct {
 	why   error
 	since time.Time
+	said  bool // in the log
 }
 
 // WriterConfig says how a Writer works. Zero fields have the defaults named.
@@ -97,7 +98,7 @@ func NewWriter(cfg WriterConfig, c *Client, l Layout) (*Writer, error) {
 		cfg:    cfg, client: c, layout: l, spool: s,
 		queue: make(chan *event.Batch, cfg.Queue), sealed: make(chan *Block, 1), free: make(chan []byte, 2),
 		kept: map[string]uint64{}, codes: map[int]uint64{},
-		away: map[string]outage{"": {errors.New("history: not reached yet"), time.Now()}},
+		away: map[string]outage{"": {why: errors.New("history: not reached yet"), since: time.Now()}},
 	}, nil
 }
 
@@ -520,12 +521,18 @@ func (w *Writer) unprepared() {
 func (w *Writer) reached(b *Block, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	began, never := w.away[""]
+	o, was := w.away[b.Table]
 	if err == nil {
-		delete(w.away, "")
-		if o, was := w.away[b.Table]; was {
-			slog.Info("history is being stored", "table", b.Table, "away_seconds", int(time.Since(o.since).Seconds()))
-			delete(w.away, b.Table)
+		if never || o.said {
+			away := time.Since(began.since)
+			if o.said {
+				away = time.Since(o.since)
+			}
+			slog.Info("history is being stored", "table", b.Table, "away_seconds", int(away.Seconds()))
 		}
+		delete(w.away, "")
+		delete(w.away, b.Table)
 		w.kept[b.Table] += uint64(b.Rows)
 		return
 	}
@@ -535,14 +542,21 @@ func (w *Writer) reached(b *Block, err error) {
 	} else {
 		w.codes[0]++
 	}
-	o, was := w.away[b.Table]
 	if !was {
 		o.since = time.Now()
+	}
+	// An engine that begins with this program takes a moment.
+	if !o.said && (!never || time.Since(began.since) > starting) {
 		slog.Warn("history can't be stored; blocks wait in the spool", "table", b.Table, "error", err)
+		o.said = true
 	}
 	o.why = err
 	w.away[b.Table] = o
 }
+
+// starting is how long the store may take to answer at first before that is
+// worth a line in the log.
+const starting = 5 * time.Second
 
 // WriterStats are a Writer's counters since the start, and how things stand.
 type WriterStats struct {
