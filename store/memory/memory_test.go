@@ -124,7 +124,7 @@ func stored(t testing.TB, q *history.Questions, raw bool) (rows, different uint6
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 1200 {
+	for range large(1200, 12000) { // at 50 ms
 		if ok() {
 			return
 		}
