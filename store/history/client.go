@@ -39,6 +39,7 @@ const (
 	codeTimeout         = 159
 	codeMemory          = 241
 	codeNoSpace         = 243
+	codeManyParts       = 252
 )
 
 // Params are the values of a statement's {name:Type} parameters, as text.
@@ -113,6 +114,9 @@ func (c *Client) exec(ctx context.Context, sql string, params Params) error {
 	return nil
 }
 
+// maxDays is how many days the rows of a block may be of.
+const maxDays = 1000
+
 // Insert writes a block. When it returns nil the block is stored, once, however
 // often it was sent; after an error it may be, and is sent again.
 //
@@ -120,15 +124,21 @@ func (c *Client) exec(ctx context.Context, sql string, params Params) error {
 // goes in as well. A column that the table lacks is an error: by default the
 // server would leave it out and say nothing.
 func (c *Client) Insert(ctx context.Context, l Layout, b *Block) error {
-	sql := fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = 1000, input_format_skip_unknown_fields = 0 FORMAT Native",
-		l.local(b.Table), b.ID)
+	sql := fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = %d, input_format_skip_unknown_fields = 0 FORMAT Native",
+		l.local(b.Table), b.ID, maxDays)
 	resp, err := c.do(ctx, sql, nil, bytes.NewReader(b.Data))
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+	// An INSERT has no answer. What gives one isn't ClickHouse, or tells of an error
+	// that came after the status.
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	if err != nil {
 		return fmt.Errorf("history: %w", err)
+	}
+	if len(text) > 0 {
+		return fmt.Errorf("history: an INSERT was answered with %.200q; is the url ClickHouse's?", text)
 	}
 	return nil
 }

@@ -86,7 +86,12 @@ func (c *Config) Layout() Layout {
 
 // Remote returns the client for URL, which is neither empty nor Off.
 func (c *Config) Remote() (*Client, error) {
-	client := &Client{URL: c.URL, User: c.User, HTTP: &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}}
+	client := &Client{URL: c.URL, User: c.User, HTTP: &http.Client{
+		Transport: http.DefaultTransport.(*http.Transport).Clone(),
+		// A redirect would take the password to another host, and make of a POST a GET
+		// without rows: it is an error instead.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	if c.PasswordFile != "" {
 		text, err := os.ReadFile(c.PasswordFile)
 		if err != nil {

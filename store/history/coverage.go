@@ -104,14 +104,16 @@ func (ls *losses) block(b *Block, reason string) {
 	}
 }
 
-// take returns what waits, in order, and forgets it; back undoes that.
+// take returns what waits, for the caller alone, and forgets it; back undoes
+// that.
 func (ls *losses) take() map[loss]uint64 {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	taken := ls.waiting
-	if len(taken) > 0 {
-		ls.waiting = map[loss]uint64{}
+	if len(ls.waiting) == 0 {
+		return nil // and not the map that others write to
 	}
+	taken := ls.waiting
+	ls.waiting = map[loss]uint64{}
 	return taken
 }
 

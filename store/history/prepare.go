@@ -16,6 +16,9 @@ import (
 // says what to do.
 func (c *Client) Prepare(ctx context.Context, l Layout) error {
 	for _, s := range l.Statements() {
+		if strings.HasPrefix(s, createView) {
+			continue // renew makes it, once its table has the columns it wants
+		}
 		if err := c.exec(ctx, s, nil); err != nil {
 			return fmt.Errorf("%w, in: %s", err, firstLine(s))
 		}
@@ -114,9 +117,9 @@ func (c *Client) keep(ctx context.Context, l Layout, table, column string, keep 
 	return nil
 }
 
-// renew replaces views that another version made. Rows that another program
-// inserts meanwhile would be missing in the rollup; noroshi's writer waits for
-// Prepare.
+// renew makes the views that aren't there, and anew those that another version
+// made. Rows that another program inserts meanwhile would be missing in the
+// rollup; noroshi's writer waits for Prepare.
 func (c *Client) renew(ctx context.Context, l Layout) error {
 	found, err := c.text(ctx, "SELECT name, comment FROM system.tables WHERE database = {db:String} AND engine = 'MaterializedView'", Params{"db": l.Database})
 	if err != nil {

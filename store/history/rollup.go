@@ -85,9 +85,11 @@ func (l Layout) rollup(r *rollup) []string {
 	return append(list, l.view(r.name+"_view", r.name, query))
 }
 
+const createView = "CREATE MATERIALIZED VIEW"
+
 // view returns the statement for a view that fills a table.
 func (l Layout) view(name, table, query string) string {
-	return fmt.Sprintf("CREATE MATERIALIZED VIEW IF NOT EXISTS %s%s TO %s AS %s\nCOMMENT '%s'",
+	return fmt.Sprintf(createView+" IF NOT EXISTS %s%s TO %s AS %s\nCOMMENT '%s'",
 		l.all(name), l.on(), l.local(table), query, mark(query))
 }
 

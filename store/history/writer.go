@@ -180,6 +180,9 @@ func (w *Writer) Run(ctx context.Context) error {
 	giveUp := time.AfterFunc(w.cfg.Finish, stop)
 	senders.Wait()
 	giveUp.Stop()
+	if !w.note(0) { // what senders lost meanwhile
+		slog.Error("losses of history can't be written; only this line tells of them", "lost", w.losses.totals())
+	}
 	left := w.spool.Stats().Blocks
 	if err := w.spool.Close(); err != nil {
 		return fmt.Errorf("history: %w", err)
@@ -374,6 +377,11 @@ func (w *Writer) send(ctx context.Context, table string) {
 		switch {
 		case errors.Is(err, spool.ErrDamaged):
 			slog.Error("a block of history is damaged; it was set aside", "table", table, "rows", b.Rows, "error", err)
+			if b.ID == "" && w.made(table) && table != coverageTable {
+				// How many rows it had is not known. That there were some must not be
+				// lost too: it counts as one, seen when the file was written.
+				w.losses.add(table, LostDamaged, minuteOf(event.TimeOf(e.Made())), 1)
+			}
 			w.aside(ctx, e, &b, LostDamaged)
 			continue
 		case err != nil:
@@ -452,7 +460,8 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 	refused := 0
 	for {
 		err := w.prepare(ctx)
-		if err == nil {
+		prepared := err == nil
+		if prepared {
 			within, cancel := context.WithTimeout(ctx, 5*time.Minute)
 			err = w.client.Insert(within, w.layout, b)
 			cancel()
@@ -461,8 +470,9 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 		if err == nil {
 			return nil
 		}
+		// Only what the store says of the block itself speaks against it.
 		var e *Error
-		if errors.As(err, &e) {
+		if prepared && errors.As(err, &e) {
 			switch e.Code {
 			case codeUnknownTable, codeUnknownDatabase:
 				w.unprepared()
@@ -470,6 +480,10 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 					if refused++; refused >= triesRefused {
 						return err
 					}
+				}
+			case codeManyParts: // merges are behind and will catch up, unless it is the block's days
+				if days(b) > maxDays {
+					return err
 				}
 			case codeMemory:
 				if refused++; refused >= triesMemory {
@@ -487,6 +501,17 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
+}
+
+// days is how many days, which are partitions, a block's rows are of.
+func days(b *Block) (n int) {
+	last := uint32(0)
+	for _, m := range b.Minutes {
+		if day := m.Start/86400 + 1; day != last {
+			n, last = n+1, day
+		}
+	}
+	return n
 }
 
 // made reports whether Prepare makes the table.

@@ -146,11 +146,12 @@ func TestWriterThroughFailures(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		s := newStores(t)
+		moods := rand.New(rand.NewPCG(seed, 1)) // guarded by s.mu
 		s.fail = func(table, id string, try int) string {
 			if try > 3 {
 				return ""
 			}
-			return []string{"", "", "before", "after", "241", "252", "60", "after"}[r.IntN(8)]
+			return []string{"", "", "before", "after", "241", "252", "60", "after"}[moods.IntN(8)]
 		}
 		folder, kept := t.TempDir(), 0
 		for range 3 { // restarts
@@ -330,7 +331,8 @@ func TestCoverageBlock(t *testing.T) {
 func TestWriterKilled(t *testing.T) {
 	s := newStores(t)
 	r := rand.New(rand.NewPCG(1, 1))
-	s.fail = func(string, string, int) string { return []string{"", "", "before", "after"}[r.IntN(4)] }
+	moods := rand.New(rand.NewPCG(1, 2)) // guarded by s.mu
+	s.fail = func(string, string, int) string { return []string{"", "", "before", "after"}[moods.IntN(4)] }
 	folder := t.TempDir()
 	promised := map[string]bool{}
 	kills := 12

@@ -96,6 +96,9 @@ type Entry struct {
 	file
 }
 
+// Made is when the record was written.
+func (e *Entry) Made() time.Time { return e.made }
+
 // Open takes the folder, which is made if it isn't there, for this program
 // alone. What another run left in it waits, in its order.
 func Open(dir string, limits Limits) (_ *Spool, err error) {
@@ -227,7 +230,8 @@ func (s *Spool) Note(r *Record) error { return s.put(r, noteRoom) }
 func (s *Spool) put(r *Record, beyond int64) error {
 	s.putting.Lock()
 	defer s.putting.Unlock()
-	number := s.number + 1
+	s.number++ // also if nothing comes of it: a number, and so an ID, is used once
+	number := s.number
 	if r.ID == "" {
 		r.ID = fmt.Sprintf("%s-%016d", s.instance, number)
 	}
@@ -239,7 +243,6 @@ func (s *Spool) put(r *Record, beyond int64) error {
 	if err := s.room(size, beyond); err != nil {
 		return err
 	}
-	s.number = number // also if writing fails: a number is used once
 	base := name(number, r.Table, s.instance)
 	if err := s.write(base, s.head, r.Data); err != nil {
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

@@ -264,3 +264,20 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// An ID is used once, also when its record found no room.
+func TestRefusedID(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{Size: 4096})
+	defer s.Close()
+	large := Record{Table: "flows", Data: make([]byte, 8192)}
+	if err := s.Put(&large); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	small := Record{Table: "flows"}
+	if err := s.Put(&small); err != nil {
+		t.Fatal(err)
+	}
+	if small.ID == large.ID {
+		t.Errorf("two records are %s", small.ID)
+	}
+}
