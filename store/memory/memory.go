@@ -136,8 +136,8 @@ func (m *Memory) Stats() Stats {
 
 // Connect returns a client to ask with: of the store that c names, of the engine
 // of another noroshi that runs on the same folder, or of one that runs until
-// close is called. It waits until the store answers.
-func Connect(ctx context.Context, c Config) (client *history.Client, close func(), err error) {
+// end is called. It waits until the store answers.
+func Connect(ctx context.Context, c Config) (client *history.Client, end func(), err error) {
 	client, e, err := open(c)
 	if err != nil {
 		return nil, nil, err
@@ -151,17 +151,17 @@ func Connect(ctx context.Context, c Config) (client *history.Client, close func(
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		_ = e.Run(run)
-		ended <- struct{}{}
 	}()
-	close = func() { cancel(); <-ended }
+	end = func() { cancel(); <-ended }
 	within, done := context.WithTimeout(ctx, time.Minute)
 	defer done()
 	if err := e.Wait(within); err != nil {
-		close()
+		end()
 		return nil, nil, fmt.Errorf("memory: the engine doesn't start: %w", err)
 	}
-	return client, close, nil
+	return client, end, nil
 }
 
 func isFolder(path string) bool {
