@@ -6,6 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"noroshi/internal/config"
+	"noroshi/store/state"
 )
 
 func read(t *testing.T, path string) string {
@@ -82,5 +85,16 @@ func TestIncidentFieldsDocumented(t *testing.T) {
 		if !strings.Contains(doc, "`"+m[1]+"`") {
 			t.Errorf("docs/incidents.md lacks the field %s", m[1])
 		}
+	}
+}
+
+// The example of a deployment is one that noroshi takes.
+func TestComposeExample(t *testing.T) {
+	f, err := config.Load("../../deploy/compose/noroshi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.History.Cluster == "" || !state.IsPostgres(f.State) {
+		t.Errorf("it is no example of a cluster: %+v, %s", f.History, f.State)
 	}
 }
