@@ -264,8 +264,8 @@ SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_windo
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`dns_by_zone` ON CLUSTER `noroshi` AS `noroshi`.`dns_by_zone_local` ENGINE = Distributed(`noroshi`, `noroshi`, `dns_by_zone_local`, rand());
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_by_zone_view` ON CLUSTER `noroshi` TO `noroshi`.`dns_by_zone_local` AS SELECT minute, zone, role, rcode, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, zone, role, rcode, count() AS records FROM `noroshi`.`dns_local` GROUP BY minute, zone, role, rcode) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi 0f4c50177d4f75dc';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_by_zone_view` ON CLUSTER `noroshi` TO `noroshi`.`dns_by_zone_local` AS SELECT minute, zone, role, rcode, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, zone, role, rcode, count() AS records FROM `noroshi`.`dns_local` WHERE 1 GROUP BY minute, zone, role, rcode) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi 419886f22cf0c460';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`sessions_by_service_local` ON CLUSTER `noroshi` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
@@ -282,8 +282,8 @@ SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_windo
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`sessions_by_service` ON CLUSTER `noroshi` AS `noroshi`.`sessions_by_service_local` ENGINE = Distributed(`noroshi`, `noroshi`, `sessions_by_service_local`, rand());
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_by_service_view` ON CLUSTER `noroshi` TO `noroshi`.`sessions_by_service_local` AS SELECT minute, service, reporter, status, octets, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, service, reporter, status, sum(bytes_in + bytes_out) AS octets, count() AS records FROM `noroshi`.`sessions_local` GROUP BY minute, service, reporter, status) ORDER BY octets / greatest(sum(octets) OVER (PARTITION BY minute), 1) + records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi 19adb10fbc90ad9e';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_by_service_view` ON CLUSTER `noroshi` TO `noroshi`.`sessions_by_service_local` AS SELECT minute, service, reporter, status, octets, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, service, reporter, status, sum(bytes_in + bytes_out) AS octets, count() AS records FROM `noroshi`.`sessions_local` WHERE 1 GROUP BY minute, service, reporter, status) ORDER BY octets / greatest(sum(octets) OVER (PARTITION BY minute), 1) + records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi 4c083739dff6c332';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`logs_by_host_local` ON CLUSTER `noroshi` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
@@ -298,5 +298,5 @@ SETTINGS replicated_deduplication_window = 10000, replicated_deduplication_windo
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`logs_by_host` ON CLUSTER `noroshi` AS `noroshi`.`logs_by_host_local` ENGINE = Distributed(`noroshi`, `noroshi`, `logs_by_host_local`, rand());
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_by_host_view` ON CLUSTER `noroshi` TO `noroshi`.`logs_by_host_local` AS SELECT minute, host, channel, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, host, channel, count() AS records FROM `noroshi`.`logs_local` GROUP BY minute, host, channel) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi 1112ea1a2864811c';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_by_host_view` ON CLUSTER `noroshi` TO `noroshi`.`logs_by_host_local` AS SELECT minute, host, channel, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, host, channel, count() AS records FROM `noroshi`.`logs_local` WHERE 1 GROUP BY minute, host, channel) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi 27196933c2e61d80';

@@ -242,8 +242,8 @@ ORDER BY (minute, zone, role, rcode)
 TTL toDateTime(minute) + INTERVAL 34560000 SECOND
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_by_zone_view` TO `noroshi`.`dns_by_zone` AS SELECT minute, zone, role, rcode, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, zone, role, rcode, count() AS records FROM `noroshi`.`dns` GROUP BY minute, zone, role, rcode) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi 6e610fb1afb36ad8';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`dns_by_zone_view` TO `noroshi`.`dns_by_zone` AS SELECT minute, zone, role, rcode, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, zone, role, rcode, count() AS records FROM `noroshi`.`dns` WHERE 1 GROUP BY minute, zone, role, rcode) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi 06d6cffbfebf8d54';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`sessions_by_service` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
@@ -258,8 +258,8 @@ ORDER BY (minute, service, reporter, status)
 TTL toDateTime(minute) + INTERVAL 34560000 SECOND
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_by_service_view` TO `noroshi`.`sessions_by_service` AS SELECT minute, service, reporter, status, octets, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, service, reporter, status, sum(bytes_in + bytes_out) AS octets, count() AS records FROM `noroshi`.`sessions` GROUP BY minute, service, reporter, status) ORDER BY octets / greatest(sum(octets) OVER (PARTITION BY minute), 1) + records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi cec66752eab59b02';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`sessions_by_service_view` TO `noroshi`.`sessions_by_service` AS SELECT minute, service, reporter, status, octets, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, service, reporter, status, sum(bytes_in + bytes_out) AS octets, count() AS records FROM `noroshi`.`sessions` WHERE 1 GROUP BY minute, service, reporter, status) ORDER BY octets / greatest(sum(octets) OVER (PARTITION BY minute), 1) + records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi 7491cddb9c51737e';
 
 CREATE TABLE IF NOT EXISTS `noroshi`.`logs_by_host` (
 	minute DateTime('UTC') CODEC(DoubleDelta, ZSTD(1)),
@@ -272,5 +272,5 @@ ORDER BY (minute, host, channel)
 TTL toDateTime(minute) + INTERVAL 34560000 SECOND
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1, min_bytes_for_wide_part = 134217728, ttl_only_drop_parts = 1;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_by_host_view` TO `noroshi`.`logs_by_host` AS SELECT minute, host, channel, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, host, channel, count() AS records FROM `noroshi`.`logs` GROUP BY minute, host, channel) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
-COMMENT 'noroshi 20dfc4f96e918538';
+CREATE MATERIALIZED VIEW IF NOT EXISTS `noroshi`.`logs_by_host_view` TO `noroshi`.`logs_by_host` AS SELECT minute, host, channel, records FROM (SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, host, channel, count() AS records FROM `noroshi`.`logs` WHERE 1 GROUP BY minute, host, channel) ORDER BY records / greatest(sum(records) OVER (PARTITION BY minute), 1) DESC LIMIT 1000 BY minute
+COMMENT 'noroshi c3f450a0444fad94';

@@ -34,12 +34,13 @@ func (e *Error) Error() string { return "history: " + e.Text }
 
 // Codes of ClickHouse on which somebody here acts.
 const (
+	codeBadArguments    = 36
 	codeUnknownTable    = 60
 	codeUnknownDatabase = 81
 	codeTimeout         = 159
 	codeMemory          = 241
-	codeNoSpace         = 243
 	codeManyParts       = 252
+	codeTooManyRows     = 396
 )
 
 // Params are the values of a statement's {name:Type} parameters, as text.
@@ -124,9 +125,13 @@ const maxDays = 1000
 // goes in as well. A column that the table lacks is an error: by default the
 // server would leave it out and say nothing.
 func (c *Client) Insert(ctx context.Context, l Layout, b *Block) error {
-	sql := fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = %d, input_format_skip_unknown_fields = 0 FORMAT Native",
-		l.local(b.Table), b.ID, maxDays)
-	resp, err := c.do(ctx, sql, nil, bytes.NewReader(b.Data))
+	return c.insert(ctx, fmt.Sprintf("INSERT INTO %s SETTINGS insert_deduplication_token = '%s', deduplicate_blocks_in_dependent_materialized_views = 1, async_insert = 0, max_partitions_per_insert_block = %d, input_format_skip_unknown_fields = 0 FORMAT Native",
+		l.local(b.Table), b.ID, maxDays), b.Data)
+}
+
+// insert runs an INSERT of data.
+func (c *Client) insert(ctx context.Context, sql string, data []byte) error {
+	resp, err := c.do(ctx, sql, nil, bytes.NewReader(data))
 	if err != nil {
 		return err
 	}

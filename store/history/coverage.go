@@ -32,7 +32,7 @@ var coverageColumns = []string{
 }
 
 func (l Layout) coverage() []string {
-	list := l.table(coverageTable, "SummingMergeTree", "", coverageColumns, "toYYYYMM(minute)", "kind, minute, reason", "minute", l.Keep.Rollups)
+	list := l.table(coverageTable, "SummingMergeTree", coverageColumns, "toYYYYMM(minute)", "kind, minute, reason", "minute", l.Keep.Rollups)
 	for _, k := range Kinds {
 		list = append(list, l.view(k.keptView(), coverageTable, fmt.Sprintf(
 			"SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, '%s' AS kind, '' AS reason, count() AS kept, toUInt64(0) AS lost, toUInt64(0) AS watched FROM %s GROUP BY minute",
@@ -157,24 +157,18 @@ func coverageBlock(lost map[loss]uint64, watched []Kind, from, to uint32) Block 
 	for _, key := range keys {
 		rows = append(rows, row{key, lost[key], 0})
 	}
-	u64 := binary.LittleEndian.AppendUint64
-	columns := []struct {
-		name, typ string
-		put       func([]byte, *row) []byte
-	}{
-		{"minute", "DateTime('UTC')", func(b []byte, r *row) []byte { return binary.LittleEndian.AppendUint32(b, r.minute) }},
-		{"kind", "String", func(b []byte, r *row) []byte { return appendString(b, r.kind) }},
-		{"reason", "String", func(b []byte, r *row) []byte { return appendString(b, r.reason) }},
-		{"lost", "UInt64", func(b []byte, r *row) []byte { return u64(b, r.lost) }},
-		{"watched", "UInt64", func(b []byte, r *row) []byte { return u64(b, r.watched) }},
+	var minutes, kinds, reasons, losts, marks []byte
+	for _, r := range rows {
+		minutes = binary.LittleEndian.AppendUint32(minutes, r.minute)
+		kinds, reasons = appendString(kinds, r.kind), appendString(reasons, r.reason)
+		losts = binary.LittleEndian.AppendUint64(losts, r.lost)
+		marks = binary.LittleEndian.AppendUint64(marks, r.watched)
 	}
-	b := binary.AppendUvarint(nil, uint64(len(columns)))
-	b = binary.AppendUvarint(b, uint64(len(rows)))
-	for _, c := range columns {
-		b = appendString(appendString(b, c.name), c.typ)
-		for i := range rows {
-			b = c.put(b, &rows[i])
-		}
-	}
+	b := appendBlock(nil, 5, len(rows))
+	b = appendColumn(b, "minute", "DateTime('UTC')", minutes)
+	b = appendColumn(b, "kind", "String", kinds)
+	b = appendColumn(b, "reason", "String", reasons)
+	b = appendColumn(b, "lost", "UInt64", losts)
+	b = appendColumn(b, "watched", "UInt64", marks)
 	return spool.Record{Table: coverageTable, Rows: len(rows), Data: b}
 }

@@ -86,7 +86,7 @@ func (q *Questions) Coverage(ctx context.Context, k Kind, r Range, step time.Dur
 	s.where = append(s.where, "minute >= "+s.minute(r.From), "minute < "+s.minute(r.To), "kind = "+s.param("String", k.String()))
 	free := *q // all minutes of the longest range are no answer to somebody, and cheap
 	free.Limits.Rows = 1 << 26
-	in, err := free.ask(ctx, &s, "SELECT minute, reason, sum(kept), sum(lost) FROM "+q.Layout.all("coverage")+s.conditions()+" GROUP BY minute, reason ORDER BY minute, reason")
+	in, err := free.ask(ctx, &s, "SELECT minute, reason, sum(kept), sum(lost) FROM "+q.Layout.all(coverageTable)+s.conditions()+" GROUP BY minute, reason ORDER BY minute, reason")
 	if err != nil {
 		return Covered{}, nil, err
 	}

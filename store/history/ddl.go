@@ -36,15 +36,12 @@ func (k Keep) of(kind Kind) time.Duration {
 const Window = 10_000
 
 // engineOf returns the ENGINE clause of a table on one server or in a cluster.
-func (l Layout) engineOf(family, args string) string {
+func (l Layout) engineOf(family string) string {
 	if l.Cluster == "" {
-		return family + "(" + args + ")"
-	}
-	if args != "" {
-		args = ", " + args
+		return family + "()"
 	}
 	// {uuid} makes a table that is created anew another one in Keeper.
-	return "Replicated" + family + "('/clickhouse/tables/{uuid}/{shard}', '{replica}'" + args + ")"
+	return "Replicated" + family + "('/clickhouse/tables/{uuid}/{shard}', '{replica}')"
 }
 
 // settings returns the SETTINGS of a table. Parts are synced to disk before an
@@ -79,11 +76,14 @@ func (l Layout) on() string {
 
 // local returns the name of the table that holds rows; in a cluster the plain
 // name is the Distributed table over it.
-func (l Layout) local(table string) string {
+func (l Layout) local(table string) string { return l.all(l.plain(table)) }
+
+// plain is local without its database, and without quotes.
+func (l Layout) plain(table string) string {
 	if l.Cluster != "" {
 		table += "_local"
 	}
-	return quote(l.Database) + "." + quote(table)
+	return table
 }
 
 // all returns the name to read a table by.
@@ -105,7 +105,7 @@ func (l Layout) Statements() []string {
 			lines = append(lines, c.definition())
 		}
 		lines = append(lines, t.indexes...)
-		list = append(list, l.table(t.name, "MergeTree", "", lines, "toYYYYMMDD(seen)", t.order, "seen", l.Keep.of(k))...)
+		list = append(list, l.table(t.name, "MergeTree", lines, "toYYYYMMDD(seen)", t.order, "seen", l.Keep.of(k))...)
 	}
 	list = append(list, l.coverage()...)
 	for i := range rollups {
@@ -116,12 +116,12 @@ func (l Layout) Statements() []string {
 
 // table returns the statements for a table of rows, in a cluster with the
 // Distributed table over it.
-func (l Layout) table(name, family, args string, lines []string, partition, order, time string, keep time.Duration) []string {
+func (l Layout) table(name, family string, lines []string, partition, order, time string, keep time.Duration) []string {
 	list := []string{fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s%s (\n\t%s\n) ENGINE = %s\nPARTITION BY %s\nORDER BY (%s)%s\nSETTINGS %s",
-		l.local(name), l.on(), strings.Join(lines, ",\n\t"), l.engineOf(family, args), partition, order, ttl(time, keep), l.settings(keep > 0))}
+		l.local(name), l.on(), strings.Join(lines, ",\n\t"), l.engineOf(family), partition, order, ttl(time, keep), l.settings(keep > 0))}
 	if l.Cluster != "" {
 		list = append(list, fmt.Sprintf("CREATE TABLE IF NOT EXISTS %s%s AS %s ENGINE = Distributed(%s, %s, %s, rand())",
-			l.all(name), l.on(), l.local(name), quote(l.Cluster), quote(l.Database), quote(name+"_local")))
+			l.all(name), l.on(), l.local(name), quote(l.Cluster), quote(l.Database), quote(l.plain(name))))
 	}
 	return list
 }

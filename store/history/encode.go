@@ -73,6 +73,19 @@ func Count(batch *event.Batch, k Kind) int {
 	return 0
 }
 
+// seenOf returns the Seen of the i-th event of a kind in batch.
+func seenOf(batch *event.Batch, k Kind, i int) event.Time {
+	switch k {
+	case Flows:
+		return batch.Flows[i].Seen
+	case DNS:
+		return batch.DNS[i].Seen
+	case Sessions:
+		return batch.Sessions[i].Seen
+	}
+	return batch.Logs[i].Seen
+}
+
 func add[T any](b *Builder, batch *event.Batch, rows []T) {
 	if len(rows) == 0 {
 		return
@@ -151,13 +164,10 @@ func minuteOf(t event.Time) uint32 {
 // Seal returns the block of what was added, with Data appended to buf, and
 // empties b.
 func (b *Builder) Seal(id string, buf []byte) Block {
-	buf = binary.AppendUvarint(buf, uint64(len(b.columns)))
-	buf = binary.AppendUvarint(buf, uint64(b.rows))
+	buf = appendBlock(buf, len(b.columns), b.rows)
 	for i := range b.table.columns {
 		c := &b.table.columns[i]
-		buf = appendString(buf, c.name)
-		buf = appendString(buf, c.wire())
-		buf = append(buf, b.columns[i]...)
+		buf = appendColumn(buf, c.name, c.wire(), b.columns[i])
 	}
 	block := Block{ID: id, Table: b.table.name, Rows: b.rows, First: b.first, Last: b.last, Data: buf}
 	for m, n := range b.minutes {
@@ -182,6 +192,17 @@ func (b *Builder) reset() {
 	}
 	b.rows, b.size, b.first, b.last = 0, 0, math.MaxInt64, 0
 	clear(b.minutes)
+}
+
+// appendBlock begins a block in the Native format; as many columns follow as it
+// says.
+func appendBlock(buf []byte, columns, rows int) []byte {
+	return binary.AppendUvarint(binary.AppendUvarint(buf, uint64(columns)), uint64(rows))
+}
+
+// appendColumn appends a column: its name, its type, the values of all rows.
+func appendColumn(buf []byte, name, typ string, values []byte) []byte {
+	return append(appendString(appendString(buf, name), typ), values...)
 }
 
 func appendString(b []byte, s string) []byte {

@@ -71,7 +71,7 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 	var subjects, peers []netip.Prefix
 	for _, s := range in.Subjects {
 		if s.Addr != (event.Addr{}) {
-			subjects = append(subjects, prefixOf(s.Addr, s.Bits))
+			subjects = append(subjects, prefixAt(s.Addr, s.Bits))
 			if len(e.Members) == 0 && s.IsHost() {
 				members = append(members, s.Addr)
 			}
@@ -79,7 +79,7 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 	}
 	for _, s := range in.Peers {
 		if s.Addr != (event.Addr{}) {
-			peers = append(peers, prefixOf(s.Addr, s.Bits))
+			peers = append(peers, prefixAt(s.Addr, s.Bits))
 		}
 	}
 	slices.SortFunc(members, func(a, b event.Addr) int { return slices.Compare(a[:], b[:]) })
@@ -88,7 +88,7 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 	t := Timeline{Range: r, Limit: e.Limit, Kinds: []Kind{Flows}}
 	target := subjects
 	if in.Cause.Target != (event.Addr{}) {
-		target = []netip.Prefix{prefixOf(in.Cause.Target, in.Cause.Bits)}
+		target = []netip.Prefix{prefixAt(in.Cause.Target, in.Cause.Bits)}
 	}
 	switch {
 	case in.Kind == "iotbot.scan" || in.Kind == "scan.horizontal" || in.Kind == "scan.vertical" || in.Kind == "scan.survey":
@@ -144,7 +144,7 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 	})
 }
 
-func prefixOf(a event.Addr, bits uint8) netip.Prefix {
+func prefixAt(a event.Addr, bits uint8) netip.Prefix {
 	std := a.Std()
 	return netip.PrefixFrom(std, min(int(bits), std.BitLen())).Masked()
 }

@@ -1,7 +1,6 @@
 package history
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -63,20 +62,13 @@ func (c *Client) LoadNames(ctx context.Context, l Layout, entries iter.Seq[asnam
 	var prefix, asn, name, country, block []byte
 	n, rows := 0, 0
 	flush := func() error {
-		block = binary.AppendUvarint(block[:0], 4)
-		block = binary.AppendUvarint(block, uint64(rows))
-		for _, col := range []struct {
-			name, typ string
-			data      []byte
-		}{{"prefix", "String", prefix}, {"asn", "UInt32", asn}, {"name", "String", name}, {"country", "String", country}} {
-			block = append(appendString(appendString(block, col.name), col.typ), col.data...)
-		}
-		resp, err := c.do(ctx, "INSERT INTO "+l.all("prefixes_new")+" (prefix, asn, name, country) SETTINGS async_insert = 0 FORMAT Native", nil, bytes.NewReader(block))
-		if err != nil {
-			return err
-		}
+		block = appendBlock(block[:0], 4, rows)
+		block = appendColumn(block, "prefix", "String", prefix)
+		block = appendColumn(block, "asn", "UInt32", asn)
+		block = appendColumn(block, "name", "String", name)
+		block = appendColumn(block, "country", "String", country)
 		prefix, asn, name, country, rows = prefix[:0], asn[:0], name[:0], country[:0], 0
-		return resp.Body.Close()
+		return c.insert(ctx, "INSERT INTO "+l.all("prefixes_new")+" (prefix, asn, name, country) SETTINGS async_insert = 0 FORMAT Native", block)
 	}
 	for e := range entries {
 		prefix = appendString(prefix, e.Prefix.String())

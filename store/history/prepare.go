@@ -83,14 +83,6 @@ func (c *Client) columns(ctx context.Context, l Layout, t *table) error {
 	return nil
 }
 
-// plain is local without its database.
-func (l Layout) plain(table string) string {
-	if l.Cluster != "" {
-		table += "_local"
-	}
-	return table
-}
-
 // keep makes the table forget rows when the layout says so.
 func (c *Client) keep(ctx context.Context, l Layout, table, column string, keep time.Duration) error {
 	found, err := c.text(ctx, "SELECT create_table_query FROM system.tables WHERE database = {db:String} AND name = {table:String}",

@@ -204,9 +204,7 @@ func (q *Questions) source(k Kind, r Range, keys []string, f Filter, raw bool) (
 	}
 	s.table, s.name = k.String(), q.Layout.all(k.String())
 	s.seen(r)
-	if inner := k.where(); inner != "" {
-		s.where = append(s.where, strings.TrimPrefix(inner, " WHERE "))
-	}
+	s.where = append(s.where, k.summed())
 	return s, f.where(&s.statement, q.Layout, k)
 }
 
@@ -231,17 +229,14 @@ func rollupFor(k Kind, keys []string, f Filter) *rollup {
 
 // bucket returns the expression of the step that an event is in.
 func (s *from) bucket(step time.Duration) string {
-	return bucket(s.at, step)
-}
-
-func bucket(at string, step time.Duration) string {
 	if step == 0 {
 		return "toDateTime(0, 'UTC')"
 	}
-	return fmt.Sprintf("toDateTime(intDiv(toUnixTimestamp(%s), %d) * %[2]d, 'UTC')", at, int64(step/time.Second))
+	return fmt.Sprintf("toDateTime(intDiv(toUnixTimestamp(%s), %d) * %[2]d, 'UTC')", s.at, int64(step/time.Second))
 }
 
-// list joins expressions to a SELECT's list: "a AS k0, b AS k1, ".
+// selects joins keys to a SELECT's list, "a AS k0, b AS k1, ", and names them for
+// what comes after a GROUP BY: ", k0, k1".
 func selects(keys []key) (list, names string) {
 	for i, k := range keys {
 		list += fmt.Sprintf("%s AS k%d, ", k.expr, i)
@@ -250,15 +245,21 @@ func selects(keys []key) (list, names string) {
 	return list, names
 }
 
-// count checks a number of results.
-func (q *Questions) count(n *int) error {
+// begin checks what the questions have in common: the number of results (0 = 10),
+// the columns by which they are grouped, and the filter; and chooses the table.
+func (q *Questions) begin(k Kind, r Range, n *int, by []string, f Filter, raw bool) ([]key, *from, error) {
 	switch most := q.Limits.or().Rows; {
 	case *n == 0:
 		*n = 10
 	case *n < 0 || *n > most:
-		return fmt.Errorf("history: %d results; want 1 to %d", *n, most)
+		return nil, nil, fmt.Errorf("history: %d results; want 1 to %d", *n, most)
 	}
-	return nil
+	keys, err := q.Layout.keys(k, by)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := q.source(k, r, by, f, raw)
+	return keys, s, err
 }
 
 func zeroIfWhole(t event.Time, step time.Duration) event.Time {

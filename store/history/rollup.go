@@ -20,7 +20,7 @@ import (
 type rollup struct {
 	name string
 	kind Kind
-	keys []string // columns, or "expression AS name"
+	keys []string // columns
 	// exact: the keys have few values, and all are kept.
 	exact bool
 }
@@ -50,13 +50,13 @@ func (k Kind) measures() [][2]string {
 	return [][2]string{{"records", "count()"}}
 }
 
-// where excludes what must not be summed: the inner records of tunnels, whose
-// volume is in the outer ones.
-func (k Kind) where() string {
+// summed is the condition for what may be summed: not the inner records of
+// tunnels, whose volume is in the outer ones.
+func (k Kind) summed() string {
 	if k == Flows {
-		return fmt.Sprintf(" WHERE bitAnd(marks, %d) = 0", event.Tunnelled)
+		return fmt.Sprintf("bitAnd(marks, %d) = 0", event.Tunnelled)
 	}
-	return ""
+	return "1"
 }
 
 func (l Layout) rollup(r *rollup) []string {
@@ -74,10 +74,10 @@ func (l Layout) rollup(r *rollup) []string {
 		names = append(names, m[0])
 		share += fmt.Sprintf(" + %s / greatest(sum(%s) OVER (PARTITION BY minute), 1)", m[0], m[0])
 	}
-	list := l.table(r.name, "SummingMergeTree", "", lines, "toYYYYMM(minute)", order, "minute", l.Keep.Rollups)
+	list := l.table(r.name, "SummingMergeTree", lines, "toYYYYMM(minute)", order, "minute", l.Keep.Rollups)
 	keys := strings.Join(r.keys, ", ")
-	query := fmt.Sprintf("SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, %s, %s FROM %s%s GROUP BY minute, %s",
-		keys, strings.Join(sums, ", "), l.local(t.name), r.kind.where(), keys)
+	query := fmt.Sprintf("SELECT toStartOfMinute(toDateTime(seen, 'UTC')) AS minute, %s, %s FROM %s WHERE %s GROUP BY minute, %s",
+		keys, strings.Join(sums, ", "), l.local(t.name), r.kind.summed(), keys)
 	if !r.exact {
 		query = fmt.Sprintf("SELECT minute, %s, %s FROM (%s) ORDER BY %s DESC LIMIT %d BY minute",
 			keys, strings.Join(names, ", "), query, strings.TrimPrefix(share, " + "), Heaviest)

@@ -108,8 +108,13 @@ var tables = [...]table{
 
 // masked returns the expression that leaves of an address its /22 (IPv4) or /40
 // (IPv6). Masking twice changes nothing.
-func masked(column string) string {
-	return fmt.Sprintf("if(isIPAddressInRange(toString(%[1]s), '::ffff:0:0/96'), toIPv6(IPv6CIDRToRange(%[1]s, 118).1), toIPv6(IPv6CIDRToRange(%[1]s, 40).1))", column)
+func masked(column string) string { return prefixOf(column, 22, 40) }
+
+// prefixOf returns the expression for the first address of the prefix that an
+// address is in, of the lengths for IPv4 and IPv6.
+func prefixOf(address string, v4, v6 int) string {
+	return fmt.Sprintf("tupleElement(IPv6CIDRToRange(%[1]s, if(%[1]s BETWEEN toIPv6('::ffff:0.0.0.0') AND toIPv6('::ffff:255.255.255.255'), %[2]d, %[3]d)), 1)",
+		address, 96+v4, v6)
 }
 
 func init() { // the columns, once; nothing outside this file is touched

@@ -164,8 +164,3 @@ func explain(err error) error {
 	}
 	return err
 }
-
-const (
-	codeBadArguments = 36
-	codeTooManyRows  = 396
-)

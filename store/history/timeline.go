@@ -100,17 +100,7 @@ type Ref struct {
 }
 
 // Seen returns when the event of ref was seen.
-func (p *Page) Seen(ref Ref) event.Time {
-	switch ref.Kind {
-	case Flows:
-		return p.Events.Flows[ref.Index].Seen
-	case DNS:
-		return p.Events.DNS[ref.Index].Seen
-	case Sessions:
-		return p.Events.Sessions[ref.Index].Seen
-	}
-	return p.Events.Logs[ref.Index].Seen
-}
+func (p *Page) Seen(ref Ref) event.Time { return seenOf(&p.Events, ref.Kind, ref.Index) }
 
 // Cursor is a place in a timeline: after so many events of each kind with this
 // Seen. Its text form is for links.

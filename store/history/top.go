@@ -49,14 +49,7 @@ func (q *Questions) Top(ctx context.Context, t Top) (*TopAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := q.count(&t.N); err != nil {
-		return nil, err
-	}
-	keys, err := q.Layout.keys(t.Kind, t.By)
-	if err != nil {
-		return nil, err
-	}
-	s, err := q.source(t.Kind, r, t.By, t.Filter, t.Raw)
+	keys, s, err := q.begin(t.Kind, r, &t.N, t.By, t.Filter, t.Raw)
 	if err != nil {
 		return nil, err
 	}
@@ -121,14 +114,7 @@ func (q *Questions) Series(ctx context.Context, t Series) (*SeriesAnswer, error)
 	if t.Measure == "" && t.Kind != DNS && t.Kind != Logs {
 		t.Measure = Octets
 	}
-	if err := q.count(&t.N); err != nil {
-		return nil, err
-	}
-	keys, err := q.Layout.keys(t.Kind, t.By)
-	if err != nil {
-		return nil, err
-	}
-	s, err := q.source(t.Kind, r, t.By, t.Filter, t.Raw)
+	keys, s, err := q.begin(t.Kind, r, &t.N, t.By, t.Filter, t.Raw)
 	if err != nil {
 		return nil, err
 	}
@@ -223,14 +209,7 @@ func (q *Questions) Distinct(ctx context.Context, t Distinct) (*DistinctAnswer, 
 	if err != nil {
 		return nil, err
 	}
-	if err := q.count(&t.N); err != nil {
-		return nil, err
-	}
-	keys, err := q.Layout.keys(t.Kind, t.By)
-	if err != nil {
-		return nil, err
-	}
-	s, err := q.source(t.Kind, r, nil, t.Filter, true)
+	keys, s, err := q.begin(t.Kind, r, &t.N, t.By, t.Filter, true)
 	if err != nil {
 		return nil, err
 	}
@@ -302,10 +281,7 @@ func (q *Questions) Prefixes(ctx context.Context, t Prefixes) (*PrefixesAnswer, 
 	if err != nil {
 		return nil, err
 	}
-	if err := q.count(&t.N); err != nil {
-		return nil, err
-	}
-	s, err := q.source(t.Kind, r, nil, t.Filter, true)
+	_, s, err := q.begin(t.Kind, r, &t.N, nil, t.Filter, true)
 	if err != nil {
 		return nil, err
 	}
@@ -313,10 +289,8 @@ func (q *Questions) Prefixes(ctx context.Context, t Prefixes) (*PrefixesAnswer, 
 	if a.Answer, err = q.answer(ctx, t.Kind, r, s); err != nil {
 		return nil, err
 	}
-	first := fmt.Sprintf("tupleElement(IPv6CIDRToRange(%[1]s, if(%[1]s BETWEEN toIPv6('::ffff:0.0.0.0') AND toIPv6('::ffff:255.255.255.255'), %[2]d, %[3]d)), 1)",
-		k.expr, 96+t.V4, t.V6)
 	in, err := q.ask(ctx, &s.statement, fmt.Sprintf("SELECT %s AS k0, uniqCombined64(17)(%s), %s FROM %s%s GROUP BY k0 ORDER BY sum_%s DESC, k0 LIMIT %d",
-		first, k.expr, t.Kind.sums(false), s.name, s.conditions(), measure, t.N))
+		prefixOf(k.expr, t.V4, t.V6), k.expr, t.Kind.sums(false), s.name, s.conditions(), measure, t.N))
 	if err != nil {
 		return nil, err
 	}
@@ -400,14 +374,7 @@ func (q *Questions) Quantiles(ctx context.Context, t Quantiles) (*QuantilesAnswe
 		}
 		levels = append(levels, fmt.Sprintf("%f", l))
 	}
-	if err := q.count(&t.N); err != nil {
-		return nil, err
-	}
-	keys, err := q.Layout.keys(t.Kind, t.By)
-	if err != nil {
-		return nil, err
-	}
-	s, err := q.source(t.Kind, r, nil, t.Filter, true)
+	keys, s, err := q.begin(t.Kind, r, &t.N, t.By, t.Filter, true)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"noroshi/event"
@@ -45,8 +44,6 @@ type Writer struct {
 	away  map[string]outage // tables whose blocks the store doesn't take now; "" until it was first reached
 	kept  map[string]uint64 // rows acknowledged since the start, by table
 	codes map[int]uint64    // errors of the store, by its code; 0: none reached it
-
-	blocks atomic.Uint64
 }
 
 // outage is why the store takes no blocks of a table, and since when.
@@ -140,18 +137,6 @@ func (w *Writer) lose(b *event.Batch, k Kind, n int) {
 	for m, n := range minutes {
 		w.losses.add(k.String(), LostBusy, m, n)
 	}
-}
-
-func seenOf(b *event.Batch, k Kind, i int) event.Time {
-	switch k {
-	case Flows:
-		return b.Flows[i].Seen
-	case DNS:
-		return b.DNS[i].Seen
-	case Sessions:
-		return b.Sessions[i].Seen
-	}
-	return b.Logs[i].Seen
 }
 
 // Run writes until ctx ends, and then what was kept before. It returns when all
@@ -302,7 +287,6 @@ func (w *Writer) encode(ctx context.Context) {
 
 // put makes a promise of a block.
 func (w *Writer) put(b *Block) {
-	w.blocks.Add(1)
 	err := w.spool.Put(b)
 	for w.cfg.Recording && errors.Is(err, spool.ErrFull) && w.takes() {
 		time.Sleep(50 * time.Millisecond)
@@ -453,6 +437,14 @@ const (
 	triesMemory  = 50 // it may be the moment, too
 )
 
+// ofTheBlock are ClickHouse's errors that speak of the block: it can't be parsed,
+// or doesn't fit the table. Their names are ClickHouse's.
+var ofTheBlock = map[int]string{
+	6: "CANNOT_PARSE_TEXT", 8: "THERE_IS_NO_COLUMN", 10: "NOT_FOUND_COLUMN_IN_BLOCK", 16: "NO_SUCH_COLUMN_IN_TABLE",
+	27: "CANNOT_PARSE_INPUT_ASSERTION_FAILED", 33: "CANNOT_READ_ALL_DATA", 36: "BAD_ARGUMENTS", 43: "ILLEGAL_TYPE_OF_ARGUMENT",
+	53: "TYPE_MISMATCH", 62: "SYNTAX_ERROR", 70: "CANNOT_CONVERT_TYPE", 72: "CANNOT_PARSE_NUMBER", 117: "INCORRECT_DATA", 131: "TOO_LARGE_STRING_SIZE",
+}
+
 // deliver sends a block until the store has it. The error is ctx's, or says why
 // it never will.
 func (w *Writer) deliver(ctx context.Context, b *Block) error {
@@ -489,8 +481,11 @@ func (w *Writer) deliver(ctx context.Context, b *Block) error {
 				if refused++; refused >= triesMemory {
 					return err
 				}
-			case 6, 8, 10, 16, 27, 33, 36, 43, 53, 62, 70, 72, 117, 131: // it can't be parsed, or doesn't fit
-				w.unprepared()
+			default:
+				if ofTheBlock[e.Code] == "" {
+					break
+				}
+				w.unprepared() // a column may be missing
 				if refused++; refused >= triesRefused {
 					return err
 				}
@@ -590,11 +585,10 @@ type WriterStats struct {
 	Codes map[int]uint64               // errors of the store, by ClickHouse's code; 0: it wasn't reached
 	// Away is why the store doesn't take the blocks of some table, since Since: of
 	// the table that waits longest. nil while it takes all.
-	Away   error
-	Since  time.Time
-	Queue  int // batches that wait to be encoded
-	Sealed uint64
-	Spool  spool.Stats
+	Away  error
+	Since time.Time
+	Queue int // batches that wait to be encoded
+	Spool spool.Stats
 }
 
 // Stats returns the counters.
@@ -608,6 +602,6 @@ func (w *Writer) Stats() WriterStats {
 	}
 	w.mu.Unlock()
 	s.Lost, s.Spool = w.losses.totals(), w.spool.Stats()
-	s.Queue, s.Sealed = len(w.queue), w.blocks.Load()
+	s.Queue = len(w.queue)
 	return s
 }
