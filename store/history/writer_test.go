@@ -2,19 +2,12 @@ package history
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,93 +15,6 @@ import (
 	"noroshi/event"
 	"noroshi/store/history/spool"
 )
-
-// stores is a store as the writer sees one: it keeps a block once by its ID, and
-// fails as it is told.
-type stores struct {
-	*httptest.Server
-	// fail says what happens to an INSERT: "" it is stored, "before" and "after"
-	// break the connection before or after it is, a number is a ClickHouse code.
-	fail func(table, id string, try int) string
-
-	mu       sync.Mutex
-	tries    map[string]int
-	order    map[string][]string // IDs by table, as they were stored
-	rows     map[string]uint64   // by table, each ID once
-	bodies   map[string][]byte
-	prepared int
-}
-
-var insertOf = regexp.MustCompile("^INSERT INTO `noroshi`.`([a-z_]+)` SETTINGS insert_deduplication_token = '([0-9a-z-]+)'.* FORMAT Native$")
-
-func newStores(t *testing.T) *stores {
-	s := &stores{tries: map[string]int{}, order: map[string][]string{}, rows: map[string]uint64{}, bodies: map[string][]byte{}}
-	s.Server = httptest.NewServer(s)
-	t.Cleanup(s.Close)
-	return s
-}
-
-func (s *stores) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	m := insertOf.FindStringSubmatch(r.URL.Query().Get("query"))
-	if err != nil || m == nil {
-		http.Error(w, "unexpected", http.StatusBadRequest)
-		return
-	}
-	table, id := m[1], m[2]
-	s.mu.Lock()
-	s.tries[id]++
-	how := ""
-	if s.fail != nil {
-		how = s.fail(table, id, s.tries[id])
-	}
-	stored := slices.Contains(s.order[table], id)
-	if (how == "" || how == "after") && !stored {
-		s.order[table] = append(s.order[table], id)
-		_, k := binary.Uvarint(body)
-		n, _ := binary.Uvarint(body[k:])
-		s.rows[table] += n
-		s.bodies[id] = body
-	} else if stored && string(s.bodies[id]) != string(body) {
-		how = "another block with the same ID"
-	}
-	s.mu.Unlock()
-	switch how {
-	case "":
-	case "before", "after":
-		panic(http.ErrAbortHandler)
-	case "hang":
-		<-r.Context().Done()
-	default:
-		w.Header().Set("X-ClickHouse-Exception-Code", how)
-		http.Error(w, "Code: "+how+". told to fail", http.StatusInternalServerError)
-	}
-}
-
-func (s *stores) writer(t *testing.T, cfg WriterConfig) *Writer {
-	t.Helper()
-	if cfg.Folder == "" {
-		cfg.Folder = t.TempDir()
-	}
-	cfg.Spool.Reserve = 1
-	if cfg.Retry == 0 {
-		cfg.Retry = time.Millisecond
-	}
-	w, err := NewWriter(cfg, &Client{HTTP: s.Client(), URL: s.URL}, Layout{Database: "noroshi"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.tables = s.prepare
-	return w
-}
-
-// prepare is how the tables are seen to, which this store has of itself.
-func (s *stores) prepare(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.prepared++
-	return nil
-}
 
 // run runs w and returns what ends it.
 func run(w *Writer) (end func() error) {
@@ -145,7 +51,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestWriterThroughFailures(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		s := newStores(t)
+		s := newFakeStore(t)
 		moods := rand.New(rand.NewPCG(seed, 1)) // guarded by s.mu
 		s.fail = func(table, id string, try int) string {
 			if try > 3 {
@@ -155,7 +61,7 @@ func TestWriterThroughFailures(t *testing.T) {
 		}
 		folder, kept := t.TempDir(), 0
 		for range 3 { // restarts
-			w := s.writer(t, WriterConfig{Folder: folder, Rows: 100, Delay: 5 * time.Millisecond, Watched: []Kind{Flows}, Finish: time.Minute, Recording: true})
+			w := s.writer(WriterConfig{Folder: folder, Rows: 100, Delay: 5 * time.Millisecond, Watched: []Kind{Flows}, Finish: time.Minute, Recording: true})
 			end := run(w)
 			for range 30 {
 				n := 1 + r.IntN(250)
@@ -174,60 +80,22 @@ func TestWriterThroughFailures(t *testing.T) {
 		if s.prepared < 2 {
 			t.Errorf("seed %d: after an unknown table nobody saw to the tables", seed)
 		}
-		if s.rows["flows"] != uint64(kept) || s.rows["dns"] != 90 {
-			t.Errorf("seed %d: stored %v, want %d flows and 90 DNS messages", seed, s.rows, kept)
+		if s.count("flows") != uint64(kept) || s.count("dns") != 90 {
+			t.Errorf("seed %d: stored %d flows and %d DNS messages, want %d and 90", seed, s.count("flows"), s.count("dns"), kept)
 		}
 		// In order: the numbers go on from block to block.
-		next := uint64(0)
-		for _, id := range s.order["flows"] {
-			for _, n := range numbers(t, s.bodies[id]) {
-				if n != next {
-					t.Fatalf("seed %d: flow %d comes where %d should", seed, n, next)
-				}
-				next++
+		for i, row := range s.rows["flows"] {
+			if row.number != uint64(i) {
+				t.Fatalf("seed %d: flow %d comes where %d should", seed, row.number, i)
 			}
 		}
 	}
-}
-
-// numbers reads the column bytes of a Native block of flows.
-func numbers(t *testing.T, b []byte) (list []uint64) {
-	t.Helper()
-	uvarint := func() uint64 {
-		v, k := binary.Uvarint(b)
-		b = b[k:]
-		return v
-	}
-	text := func() string {
-		n := uvarint()
-		s := string(b[:n])
-		b = b[n:]
-		return s
-	}
-	columns, rows := uvarint(), int(uvarint())
-	for range columns {
-		name, typ := text(), text()
-		width := map[byte]int{'D': 8, 'I': 16}[typ[0]]
-		if bits, ok := strings.CutPrefix(typ, "UInt"); ok {
-			_, _ = fmt.Sscan(bits, &width)
-			width /= 8
-		}
-		if name == "bytes" {
-			for i := range rows {
-				list = append(list, binary.LittleEndian.Uint64(b[8*i:]))
-			}
-			return list
-		}
-		b = b[width*rows:]
-	}
-	t.Fatal("the block has no column bytes")
-	return nil
 }
 
 // A block that the store will never take is set aside and counted, and those
 // behind it go on; so do those of other tables.
 func TestWriterRefused(t *testing.T) {
-	s := newStores(t)
+	s := newFakeStore(t)
 	first := ""
 	s.fail = func(table, id string, try int) string {
 		if table == "flows" && first == "" {
@@ -238,7 +106,7 @@ func TestWriterRefused(t *testing.T) {
 		}
 		return ""
 	}
-	w := s.writer(t, WriterConfig{Rows: 100, Finish: time.Minute})
+	w := s.writer(WriterConfig{Rows: 100, Finish: time.Minute})
 	end := run(w)
 	b := flows(0, 300)
 	w.Keep(b)
@@ -250,17 +118,17 @@ func TestWriterRefused(t *testing.T) {
 	if st.Lost["flows"][LostRefused] != 100 || st.Spool.Bad != 1 || st.Codes[33] != triesRefused {
 		t.Errorf("%+v", st)
 	}
-	if s.rows["coverage"] == 0 {
-		t.Error("the loss was not written down")
+	if s.lost[loss{"flows", LostRefused, minuteOf(noon)}] != 100 {
+		t.Errorf("written down as lost: %v", s.lost)
 	}
 }
 
 // While the store hangs and the spool is full, Keep returns at once, and what it
 // could not keep is counted.
 func TestWriterNeverWaits(t *testing.T) {
-	s := newStores(t)
+	s := newFakeStore(t)
 	s.fail = func(string, string, int) string { return "hang" }
-	w := s.writer(t, WriterConfig{Rows: 1000, Queue: 2, Spool: spool.Limits{Size: 1 << 20}, Finish: time.Millisecond})
+	w := s.writer(WriterConfig{Rows: 1000, Queue: 2, Spool: spool.Limits{Size: 1 << 20}, Finish: time.Millisecond})
 	end := run(w)
 	const n = 100_000
 	for i := 0; i < n; i += 1000 {
@@ -276,21 +144,19 @@ func TestWriterNeverWaits(t *testing.T) {
 		t.Errorf("lost %v", lost)
 	}
 	// What wasn't lost waits, and is sent at the next start.
-	s.mu.Lock()
-	s.fail = nil
-	s.mu.Unlock()
-	again := s.writer(t, WriterConfig{Folder: w.cfg.Folder, Finish: time.Minute})
+	s.mend()
+	again := s.writer(WriterConfig{Folder: w.cfg.Folder, Finish: time.Minute})
 	if err := run(again)(); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.rows["flows"] + lost[LostBusy] + lost[LostSpoolFull]; got != n {
-		t.Errorf("%d stored and %v lost of %d", s.rows["flows"], lost, n)
+	if got := s.count("flows") + lost[LostBusy] + lost[LostSpoolFull]; got != n {
+		t.Errorf("%d stored and %v lost of %d", s.count("flows"), lost, n)
 	}
 }
 
 func TestWriterAllocates(t *testing.T) {
-	s := newStores(t)
-	w := s.writer(t, WriterConfig{Queue: 4})
+	s := newFakeStore(t)
+	w := s.writer(WriterConfig{Queue: 4})
 	defer w.Close()
 	b := flows(0, event.BatchSize)
 	round := func() {
@@ -329,7 +195,7 @@ func TestCoverageBlock(t *testing.T) {
 // The program is killed again and again while it writes. Every file that was
 // ever promised is delivered, none counts twice, and the order holds.
 func TestWriterKilled(t *testing.T) {
-	s := newStores(t)
+	s := newFakeStore(t)
 	r := rand.New(rand.NewPCG(1, 1))
 	moods := rand.New(rand.NewPCG(1, 2)) // guarded by s.mu
 	s.fail = func(string, string, int) string { return []string{"", "", "before", "after"}[moods.IntN(4)] }
@@ -357,10 +223,8 @@ func TestWriterKilled(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGKILL)
 		_ = cmd.Wait()
 	}
-	s.mu.Lock()
-	s.fail = nil
-	s.mu.Unlock()
-	if err := run(s.writer(t, WriterConfig{Folder: folder, Finish: time.Minute}))(); err != nil {
+	s.mend()
+	if err := run(s.writer(WriterConfig{Folder: folder, Finish: time.Minute}))(); err != nil {
 		t.Fatal(err)
 	}
 	if len(promised) < kills {
