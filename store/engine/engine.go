@@ -24,8 +24,6 @@ const (
 	shortest  = 100 * time.Millisecond // before the first new start
 	longest   = 5 * time.Second        // before any later one
 	settled   = time.Minute            // a child that lived so long begins anew at shortest
-	asked     = 5 * time.Second        // between two questions whether the child lives
-	silent    = 30 * time.Second       // without an answer, it is killed
 	ending    = 10 * time.Second       // for an orderly end
 	logBurst  = 20                     // lines of the child's log in one logWindow
 	logWindow = 10 * time.Second
@@ -38,6 +36,8 @@ type Engine struct {
 	env     []string
 	log     *slog.Logger
 	client  *http.Client
+	asked   time.Duration // between two questions whether the child lives, and for the answer
+	silent  time.Duration // without an answer, the child is killed
 
 	mu      sync.Mutex
 	state   State
@@ -103,7 +103,7 @@ func New(c Config, log *slog.Logger, o Options) (*Engine, error) {
 		}
 		o.Command = []string{self, "engine"}
 	}
-	e := &Engine{child: Child{Config: c, Socket: socket}, env: o.Env, log: log, client: Client(socket), state: Stopped, since: time.Now(), changed: make(chan struct{})}
+	e := &Engine{child: Child{Config: c, Socket: socket}, env: o.Env, log: log, client: Client(socket), asked: 5 * time.Second, silent: 30 * time.Second, state: Stopped, since: time.Now(), changed: make(chan struct{})}
 	e.command = append(append(e.command, o.Command...), e.child.args()...)
 	return e, nil
 }
@@ -270,7 +270,7 @@ func (e *Engine) once(ctx context.Context) error {
 	case <-mute:
 		_ = cmd.Process.Kill()
 		<-ended
-		return fmt.Errorf("engine: child: it gave no answer for %v and was killed", silent)
+		return fmt.Errorf("engine: child: it gave no answer for %v and was killed", e.silent)
 	case <-ctx.Done():
 	}
 	_ = stdin.Close()
@@ -291,7 +291,7 @@ func (e *Engine) watch(ctx context.Context, pid int, mute chan<- struct{}) {
 	for answered := time.Now(); ; {
 		pause := 20 * time.Millisecond
 		if up {
-			pause = asked
+			pause = e.asked
 		}
 		if e.ping(ctx) {
 			answered = time.Now()
@@ -301,7 +301,7 @@ func (e *Engine) watch(ctx context.Context, pid int, mute chan<- struct{}) {
 			}
 		} else if ctx.Err() != nil {
 			return
-		} else if time.Since(answered) > silent {
+		} else if time.Since(answered) > e.silent {
 			close(mute)
 			return
 		}
@@ -314,7 +314,7 @@ func (e *Engine) watch(ctx context.Context, pid int, mute chan<- struct{}) {
 }
 
 func (e *Engine) ping(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, asked)
+	ctx, cancel := context.WithTimeout(ctx, e.asked)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://engine/ping", nil)
 	if err != nil {

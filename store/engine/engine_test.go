@@ -337,6 +337,40 @@ func TestStopHanging(t *testing.T) {
 	}
 }
 
+// A child that gives no answer for too long is killed, and another one begins.
+func TestSilentChild(t *testing.T) {
+	t.Parallel() // it mostly waits
+	e, err := engine.New(enginetest.Config(t), slog.New(slog.DiscardHandler), engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Impatient()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	if err := e.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	pid := e.Stats().PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the silent child is not replaced", func() bool {
+		s := e.Stats()
+		return s.State == engine.Up && s.PID != pid && s.Restarts > 0
+	})
+	if s := e.Stats(); s.Reason == nil || !strings.Contains(s.Reason.Error(), "gave no answer") {
+		t.Errorf("why: %v", s.Reason)
+	}
+	if syscall.Kill(pid, 0) == nil {
+		t.Error("the silent child is still there")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // A killed parent takes its child with it, and the next one has the data at once.
 func TestParentKilled(t *testing.T) {
 	c := enginetest.Config(t)

@@ -24,7 +24,6 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"unsafe"
 )
@@ -184,14 +183,9 @@ func text(s string) (pointer, uintptr) {
 var none byte
 
 // A Param is the value of a {Name:Type} in a statement. The engine reads Value
-// as a field of TabSeparated; [Escape] makes one of a text.
+// as a field of TabSeparated, so whoever makes one of a text escapes it:
+// unescaped, a newline is an error and a backslash another value.
 type Param struct{ Name, Value string }
-
-// Escape returns v as a field of TabSeparated: unescaped, a newline in v is an
-// error and a backslash another value.
-func Escape(v string) string { return escaper.Replace(v) }
-
-var escaper = strings.NewReplacer("\\", "\\\\", "\n", "\\n", "\t", "\\t", "\r", "\\r", "\x00", "\\0")
 
 // arrays are parameters as four C arrays.
 type arrays struct {
