@@ -67,7 +67,7 @@ type historyFlags struct {
 	n, v4, v6, limit         int
 	json, csv, raw, resolve  bool
 	newest                   bool
-	after                    string
+	after, lang              string
 	timeout, margin          time.Duration
 }
 
@@ -93,6 +93,7 @@ func (h *historyFlags) define(fs *flag.FlagSet) {
 	fs.DurationVar(&h.margin, "margin", history.EvidenceMargin, "incident: `time` added before and after (default 5m)")
 	fs.BoolVar(&h.raw, "exact", false, "ask the records, also where sums by the minute would do")
 	fs.DurationVar(&h.timeout, "timeout", 30*time.Second, "`time` a question may take (default 30s)")
+	fs.StringVar(&h.lang, "lang", "", "`language` of what people read: en or ja (default: the locale's)")
 	fs.BoolVar(&h.json, "json", false, "one JSON object")
 	fs.BoolVar(&h.csv, "csv", false, "comma-separated values, after lines with # about the answer")
 }
@@ -227,7 +228,11 @@ func runHistory(ctx context.Context, c *call) int {
 	} else if !known && (question != "names" || len(args) < 2 || args[0] != "load") {
 		return c.wrong("there is no question %q", strings.Join(rest, " "))
 	}
-	out := newHistoryOutput(c, h, kind)
+	l, err := languageOf(h.lang)
+	if err != nil {
+		return c.wrong("%v", err)
+	}
+	out := newHistoryOutput(c, l, h, kind)
 	if question == "kinds" {
 		return c.done(out.kinds())
 	}
@@ -330,7 +335,7 @@ func runHistory(ctx context.Context, c *call) int {
 	if err != nil {
 		return c.failed(err)
 	}
-	fmt.Fprintf(c.stdout, "%s loaded from %s\n", plural(n, "prefix", "prefixes"), strings.Join(base(args[1:]), ", "))
+	fmt.Fprintf(c.stdout, l.say("%s loaded from %s\n", "%sを%sから読み込みました\n"), l.say(plural(n, "prefix", "prefixes"), fmt.Sprintf("%dプレフィックス", n)), strings.Join(base(args[1:]), ", "))
 	return exitOK
 }
 
@@ -379,13 +384,14 @@ func (c *call) incidentEvidence(ctx context.Context, name string, h *historyFlag
 	}
 	if h.json {
 		return c.done(writeLine(c.stdout, struct {
-			What   string             `json:"what"`
+			What   finding.Text       `json:"what"`
 			Total  history.Sums       `json:"total"`
 			Hosts  uint64             `json:"hosts"`
 			Ports  []history.PortSums `json:"ports,omitempty"`
 			Events json.Marshaler     `json:"events"`
 		}{a.What, a.Total, a.Hosts, a.Ports, a.Page}))
 	}
-	return c.done(out.page(a.Page, fmt.Sprintf("%s: %s octets, %s packets, %s records of %s", a.What, quantity(float64(a.Total.Octets)),
-		quantity(float64(a.Total.Packets)), quantity(float64(a.Total.Records)), finding.Count(a.Hosts, "host", "hosts"))))
+	l := out.l
+	return c.done(out.page(a.Page, fmt.Sprintf(l.say("%s: %s octets, %s packets, %s records of %s", "%s: %sオクテット、%sパケット、%s件、%s"), l.of(a.What), quantity(float64(a.Total.Octets)),
+		quantity(float64(a.Total.Packets)), quantity(float64(a.Total.Records)), l.say(finding.Count(a.Hosts, "host", "hosts"), fmt.Sprintf("%dホスト", a.Hosts)))))
 }

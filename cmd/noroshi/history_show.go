@@ -18,15 +18,16 @@ import (
 // last two have plain numbers and all that the answer says of itself.
 type historyOutput struct {
 	*terminal.Writer
+	l    language
 	h    *historyFlags
 	kind history.Kind
 	// plain: no terminal, so no bars either.
 	plain bool
 }
 
-func newHistoryOutput(c *call, h *historyFlags, k history.Kind) *historyOutput {
+func newHistoryOutput(c *call, l language, h *historyFlags, k history.Kind) *historyOutput {
 	w := terminal.New(c.stdout)
-	return &historyOutput{w, h, k, !w.Colour}
+	return &historyOutput{w, l, h, k, !w.Colour}
 }
 
 // cell is one value of a table: what programs read, and what people read.
@@ -49,10 +50,13 @@ func at(t event.Time) cell {
 	return cell{t.Std().Format(time.RFC3339), t.Std().Format("2006-01-02 15:04Z")}
 }
 
-func sumCells(k history.Kind, s *history.Sums) (list []cell) {
+// unwatched stands where nobody knows a number.
+func (o *historyOutput) unwatched() cell { return cell{nil, o.l.say("not watched", "観測なし")} }
+
+func (o *historyOutput) sums(k history.Kind, s *history.Sums) (list []cell) {
 	for _, name := range sumNames(k) {
 		if s == nil {
-			list = append(list, cell{nil, "not watched"})
+			list = append(list, o.unwatched())
 			continue
 		}
 		list = append(list, number(history.Measure(name).Of(*s)))
@@ -180,24 +184,13 @@ func (o *historyOutput) table(a *history.Answer, names []string, rows [][]cell, 
 	return nil
 }
 
-// columns is how wide s is: a Japanese character counts as two, as in pad.
-func columns(s string) (n int) {
-	for _, r := range s {
-		n++
-		if r > 0x2e7f {
-			n++
-		}
-	}
-	return n
-}
-
 // head says what an answer rests on.
 func (o *historyOutput) head(a *history.Answer) {
-	exact := "exact"
+	exact := o.l.say("exact", "厳密値")
 	if a.Error > 0 {
-		exact = fmt.Sprintf("within %.2g %%", 100*a.Error)
+		exact = fmt.Sprintf(o.l.say("within %.2g %%", "誤差%.2g %%以内"), 100*a.Error)
 	}
-	fmt.Fprintln(o, o.Styled(terminal.Dim, fmt.Sprintf("%s to %s, from %s, %s", at(a.Range.From).human, at(a.Range.To).human, a.Table, exact)))
+	fmt.Fprintln(o, o.Styled(terminal.Dim, fmt.Sprintf(o.l.say("%s to %s, from %s, %s", "%s 〜 %s、%s より、%s"), at(a.Range.From).human, at(a.Range.To).human, a.Table, exact)))
 	o.covered("", a.Covered)
 }
 
@@ -207,17 +200,32 @@ func (o *historyOutput) covered(of string, c history.Covered) {
 	case c.Whole():
 		return
 	case c.Watched == 0 && of != "": // a kind without a source, beside others
-		fmt.Fprintln(o, o.Styled(terminal.Yellow, of+"not watched"))
+		fmt.Fprintln(o, o.Styled(terminal.Yellow, of+o.l.say("not watched", "観測なし")))
 		return
 	}
-	fmt.Fprintln(o, o.Styled(terminal.Yellow, of+c.String()))
+	fmt.Fprintln(o, o.Styled(terminal.Yellow, of+o.unknown(&c)))
 	for i, g := range c.Gaps {
 		if i == 5 {
-			fmt.Fprintf(o, "  … and %d more gaps\n", len(c.Gaps)-i)
+			fmt.Fprintf(o, o.l.say("  … and %d more gaps\n", "  … ほか%d区間\n"), len(c.Gaps)-i)
 			break
 		}
-		fmt.Fprintf(o, "  not watched: %s to %s\n", at(g.From).human, at(g.To).human)
+		fmt.Fprintf(o, o.l.say("  not watched: %s to %s\n", "  観測なし: %s 〜 %s\n"), at(g.From).human, at(g.To).human)
 	}
+}
+
+// unknown is history.Covered.String in the reader's language.
+func (o *historyOutput) unknown(c *history.Covered) string {
+	if o.l != "ja" {
+		return c.String()
+	}
+	var s []string
+	if n := c.Minutes - c.Watched; n > 0 {
+		s = append(s, fmt.Sprintf("%d分中%d分は観測なし", c.Minutes, n))
+	}
+	if c.Lost > 0 {
+		s = append(s, fmt.Sprintf("イベントの%.2g %%が保存されず失われた", 100*float64(c.Lost)/float64(c.Lost+c.Kept)))
+	}
+	return strings.Join(s, "、")
 }
 
 func (o *historyOutput) measure() history.Measure {
@@ -227,22 +235,31 @@ func (o *historyOutput) measure() history.Measure {
 	return history.Measure(sumNames(o.kind)[0])
 }
 
-func (o *historyOutput) top(a *history.TopAnswer, by []string) error {
-	var names []string
+// lead is what the rows of an answer begin with: the step, if it was asked for,
+// and the key.
+func (o *historyOutput) lead(t event.Time, key []history.Value, by []string) (line []cell) {
+	if o.h.step > 0 {
+		line = append(line, at(t))
+	}
+	for i, v := range key {
+		line = append(line, valueCell(by[i], v))
+	}
+	return line
+}
+
+// leadNames names what lead returns.
+func (o *historyOutput) leadNames(by []string) (names []string) {
 	if o.h.step > 0 {
 		names = append(names, "time")
 	}
-	names = append(append(names, by...), sumNames(o.kind)...)
+	return append(names, by...)
+}
+
+func (o *historyOutput) top(a *history.TopAnswer, by []string) error {
+	names := append(o.leadNames(by), sumNames(o.kind)...)
 	var rows [][]cell
 	for _, r := range a.Rows {
-		var line []cell
-		if o.h.step > 0 {
-			line = append(line, at(r.At))
-		}
-		for i, v := range r.Key {
-			line = append(line, valueCell(by[i], v))
-		}
-		rows = append(rows, append(line, sumCells(o.kind, &r.Sums)...))
+		rows = append(rows, append(o.lead(r.At, r.Key, by), o.sums(o.kind, &r.Sums)...))
 	}
 	return o.table(&a.Answer, names, rows, func(i int) float64 { return float64(o.measure().Of(a.Rows[i].Sums)) }, nil)
 }
@@ -273,68 +290,57 @@ func (o *historyOutput) series(a *history.SeriesAnswer, by []string) error {
 					line.WriteRune(blocks[int(float64(m.Of(*s))/float64(most)*float64(len(blocks)-1)+.5)])
 				}
 			}
-			fmt.Fprintf(o, "%s▕%s▏ max %s %s\n", pad(terminal.Clean(groupName(g, by)), 16), line.String(), quantity(float64(most)), m)
+			fmt.Fprintf(o, o.l.say("%s▕%s▏ max %s %s\n", "%s▕%s▏ 最大 %s %s\n"), pad(terminal.Clean(o.groupName(g, by)), 16), line.String(), quantity(float64(most)), m)
 		}
-		fmt.Fprintf(o, "%s a block is %v; a blank was not watched\n", strings.Repeat(" ", 16), a.Step)
+		fmt.Fprintf(o, o.l.say("%s a block is %v; a blank was not watched\n", "%s 1文字は%v、空白は観測なし\n"), strings.Repeat(" ", 16), a.Step)
 		return nil
 	}
 	names := append(append([]string{"time"}, by...), sumNames(o.kind)...)
 	names = append(names, "known")
 	var rows [][]cell
 	for i, b := range a.Buckets {
-		known := cell{"whole", "whole"}
+		known := cell{"whole", o.l.say("whole", "全部")}
 		if b.Partial() {
-			known = cell{"partial", "partial"}
+			known = cell{"partial", o.l.say("partial", "一部")}
 		}
 		for _, g := range a.Groups {
 			line := []cell{at(b.At)}
 			for j := range by {
 				if g.Key == nil {
-					line = append(line, cell{"(others)", "(others)"})
+					line = append(line, cell{"(others)", o.l.say("(others)", "(その他)")})
 				} else {
 					line = append(line, valueCell(by[j], g.Key[j]))
 				}
 			}
 			k := known
 			if g.Sums[i] == nil {
-				k = cell{"gap", "gap"}
+				k = cell{"gap", o.l.say("gap", "欠測")}
 			}
-			rows = append(rows, append(append(line, sumCells(o.kind, g.Sums[i])...), k))
+			rows = append(rows, append(append(line, o.sums(o.kind, g.Sums[i])...), k))
 		}
 	}
 	return o.table(&a.Answer, names, rows, nil, map[string]any{"step": a.Step.String()})
 }
 
-func groupName(g history.Group, by []string) string {
+func (o *historyOutput) groupName(g history.Group, by []string) string {
 	if g.Key == nil && len(by) > 0 {
-		return "(others)"
+		return o.l.say("(others)", "(その他)")
 	}
 	var s []string
 	for i, v := range g.Key {
 		s = append(s, valueCell(by[i], v).human)
 	}
 	if s == nil {
-		return "all"
+		return o.l.say("all", "合計")
 	}
 	return strings.Join(s, " ")
 }
 
 func (o *historyOutput) distinct(a *history.DistinctAnswer, by []string, column string) error {
-	var names []string
-	if o.h.step > 0 {
-		names = append(names, "time")
-	}
-	names = append(append(names, by...), "distinct_"+column)
+	names := append(o.leadNames(by), "distinct_"+column)
 	var rows [][]cell
 	for _, r := range a.Rows {
-		var line []cell
-		if o.h.step > 0 {
-			line = append(line, at(r.At))
-		}
-		for i, v := range r.Key {
-			line = append(line, valueCell(by[i], v))
-		}
-		rows = append(rows, append(line, number(r.Count)))
+		rows = append(rows, append(o.lead(r.At, r.Key, by), number(r.Count)))
 	}
 	return o.table(&a.Answer, names, rows, func(i int) float64 { return float64(a.Rows[i].Count) }, nil)
 }
@@ -342,7 +348,7 @@ func (o *historyOutput) distinct(a *history.DistinctAnswer, by []string, column 
 func (o *historyOutput) prefixes(a *history.PrefixesAnswer, column string) error {
 	var rows [][]cell
 	for _, r := range a.Rows {
-		rows = append(rows, append([]cell{valueCell(column, r.Prefix), number(r.Addresses)}, sumCells(o.kind, &r.Sums)...))
+		rows = append(rows, append([]cell{valueCell(column, r.Prefix), number(r.Addresses)}, o.sums(o.kind, &r.Sums)...))
 	}
 	return o.table(&a.Answer, append([]string{"prefix", "addresses"}, sumNames(o.kind)...), rows,
 		func(i int) float64 { return float64(o.measure().Of(a.Rows[i].Sums)) }, nil)
@@ -396,13 +402,13 @@ func (o *historyOutput) page(p *history.Page, what string) error {
 		if l.FirstPort != 0 || l.LastPort != 0 {
 			ports = fmt.Sprintf(" ports %d-%d", l.FirstPort, l.LastPort)
 		}
-		fmt.Fprintf(o, "had %v%s from %v to %v\n", l.Prefix, ports, l.First, l.Last)
+		fmt.Fprintf(o, o.l.say("had %v%s from %v to %v\n", "割当 %v%s: %v 〜 %v\n"), l.Prefix, ports, l.First, l.Last)
 	}
 	for _, ref := range p.Order {
 		fmt.Fprintf(o, "%v %s %s\n", p.Seen(ref), o.Styled(terminal.Cyan, pad(ref.Kind.String(), 8)), terminal.Clean(eventLine(p, ref)))
 	}
 	if p.Next != nil {
-		fmt.Fprintf(o, "%d events; the next page begins with --after %v\n", len(p.Order), p.Next)
+		fmt.Fprintf(o, o.l.say("%d events; the next page begins with --after %v\n", "%d件。続きは --after %v\n"), len(p.Order), p.Next)
 	}
 	return nil
 }
@@ -427,7 +433,7 @@ func (o *historyOutput) coverage(r history.Range, c history.Covered, buckets []h
 	var rows [][]cell
 	for _, b := range buckets {
 		if b.Watched == 0 {
-			rows = append(rows, []cell{at(b.At), {uint64(0), "0"}, number(uint64(b.Minutes)), {nil, "not watched"}, {nil, "not watched"}})
+			rows = append(rows, []cell{at(b.At), {uint64(0), "0"}, number(uint64(b.Minutes)), o.unwatched(), o.unwatched()})
 			continue
 		}
 		rows = append(rows, []cell{at(b.At), number(uint64(b.Watched)), number(uint64(b.Minutes)), number(b.Kept), number(b.Lost)})

@@ -21,7 +21,7 @@ func TestHistoryShown(t *testing.T) {
 	show := func(h historyFlags, plain bool) string {
 		t.Helper()
 		var b bytes.Buffer
-		o := &historyOutput{&terminal.Writer{Writer: &b}, &h, history.Flows, plain}
+		o := &historyOutput{&terminal.Writer{Writer: &b}, language(h.lang), &h, history.Flows, plain}
 		if err := o.series(a, []string{"proto"}); err != nil {
 			t.Fatal(err)
 		}
@@ -37,6 +37,9 @@ func TestHistoryShown(t *testing.T) {
 	}
 	f(show(historyFlags{}, false), "tcp             ▕▁ █▏")
 	f(show(historyFlags{}, true), "tcp    not watched  not watched  not watched  gap", "1970-01-01 00:00Z  tcp              0            0            0  whole", "20 k            2            1  partial")
+	f(show(historyFlags{lang: "ja"}, true), "180分中180分は観測なし", "観測なし  観測なし  欠測", "一部")
+	f(show(historyFlags{lang: "ja"}, false), "最大 20 k octets", "空白は観測なし")
+	f(show(historyFlags{csv: true, lang: "ja"}, true), "tcp,,,,gap") // for programs
 	f(show(historyFlags{csv: true}, true), "T00:00:00Z,tcp,0,0,0,whole", "tcp,,,,gap", "tcp,20000,2,1,partial")
 	f(show(historyFlags{json: true}, true), `"known":"gap","octets":null`, `"octets":20000`)
 
@@ -44,7 +47,7 @@ func TestHistoryShown(t *testing.T) {
 	top := &history.TopAnswer{Rows: []history.TopRow{{Key: []history.Value{hostile, netip.MustParseAddr("192.0.2.1")}, Sums: some}}}
 	for _, h := range []historyFlags{{}, {csv: true}, {json: true}} {
 		var b bytes.Buffer
-		o := &historyOutput{&terminal.Writer{Writer: &b}, &h, history.DNS, false}
+		o := &historyOutput{&terminal.Writer{Writer: &b}, "en", &h, history.DNS, false}
 		if err := o.top(top, []string{"name", "client"}); err != nil {
 			t.Fatal(err)
 		}

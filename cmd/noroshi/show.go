@@ -83,14 +83,18 @@ func showIncident(w *terminal.Writer, l language, in *incident.Incident) {
 
 // pad fills s with spaces to width columns, counting a Japanese character as two.
 func pad(s string, width int) string {
-	n := 0
+	return s + strings.Repeat(" ", max(width-columns(s), 0))
+}
+
+// columns is how wide s is: a Japanese character counts as two.
+func columns(s string) (n int) {
 	for _, r := range s {
 		n++
 		if r > 0x2e7f {
 			n++
 		}
 	}
-	return s + strings.Repeat(" ", max(width-n, 0))
+	return n
 }
 
 func period(l language, first, last event.Time, ended bool) string {

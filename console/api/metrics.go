@@ -98,6 +98,7 @@ var (
 	historyErrors  = counter("noroshi_history_store_errors_total", "Errors of the store, by ClickHouse's code; 0: it wasn't reached.", "code")
 	historyBlocks  = gauge("noroshi_history_waiting_blocks", "Blocks in the spool.")
 	historyBytes   = gauge("noroshi_history_waiting_bytes", "Octets of the disk that the spool takes.")
+	historyQueue   = gauge("noroshi_history_queued_batches", "Batches that wait to be encoded, of 512; when all places are taken events are lost, busy.")
 	historyOldest  = gauge("noroshi_history_oldest_waiting_seconds", "How long the oldest block in the spool has waited; 0 if none does.")
 	historyOverdue = gauge("noroshi_history_masking_overdue", "1 if clients of resolvers may be kept unmasked for longer than 25 hours.")
 	engineUp       = gauge("noroshi_engine_up", "1 while the embedded engine answers. Absent without it, as all of noroshi_engine.")
@@ -274,6 +275,7 @@ func (a *API) collectHistory(put func(m *metric, v float64, labels ...string)) {
 	}
 	put(historyBlocks, float64(w.Spool.Blocks))
 	put(historyBytes, float64(w.Spool.Bytes))
+	put(historyQueue, float64(w.Queue))
 	oldest := 0.0
 	if !w.Spool.Oldest.IsZero() {
 		oldest = time.Since(w.Spool.Oldest).Seconds()

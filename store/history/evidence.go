@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"noroshi/event"
+	"noroshi/finding"
 	"noroshi/incident"
 )
 
@@ -33,7 +34,7 @@ const EvidenceMargin = 5 * time.Minute
 type EvidenceAnswer struct {
 	*Page
 	// What says which events these are.
-	What string
+	What finding.Text
 	// Total is of all events, also those beyond the limit. Hosts is how many
 	// members it counts the events of (those with any).
 	Total Sums
@@ -92,7 +93,7 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 	}
 	switch {
 	case in.Kind == "iotbot.scan" || in.Kind == "scan.horizontal" || in.Kind == "scan.vertical" || in.Kind == "scan.survey":
-		a := &EvidenceAnswer{What: "flows of the members to the ports that they try"}
+		a := &EvidenceAnswer{What: finding.Text{En: "flows of the members to the ports that they try", Ja: "該当ホストが試しているポートへのフロー"}}
 		var err error
 		if a.Ports, err = q.tried(ctx, r, members); err != nil {
 			return nil, err
@@ -109,18 +110,18 @@ func (q *Questions) Evidence(ctx context.Context, e Evidence) (*EvidenceAnswer, 
 			return c
 		})
 	case in.Kind == "flood.outbound":
-		a := &EvidenceAnswer{What: "flows of the members to the target"}
+		a := &EvidenceAnswer{What: finding.Text{En: "flows of the members to the target", Ja: "該当ホストから標的へのフロー"}}
 		return a, q.collect(ctx, a, t, members, func(s *statement, chunk []event.Addr) string {
 			return s.among("src", chunk) + " AND " + s.any("dst", target)
 		})
 	case in.Kind == "flood.reflector":
-		a := &EvidenceAnswer{What: "flows of the reflectors"}
+		a := &EvidenceAnswer{What: finding.Text{En: "flows of the reflectors", Ja: "リフレクターのフロー"}}
 		return a, q.collect(ctx, a, t, nil, func(s *statement, _ []event.Addr) string { return s.any("src", subjects) })
 	case strings.HasPrefix(in.Kind, "flood.") && len(target) > 0:
-		a := &EvidenceAnswer{What: "flows to the target"}
+		a := &EvidenceAnswer{What: finding.Text{En: "flows to the target", Ja: "標的へのフロー"}}
 		return a, q.collect(ctx, a, t, nil, func(s *statement, _ []event.Addr) string { return s.any("dst", target) })
 	}
-	a := &EvidenceAnswer{What: "events about the subjects and their peers"}
+	a := &EvidenceAnswer{What: finding.Text{En: "events about the subjects and their peers", Ja: "対象とその相手に関するイベント"}}
 	t.Kinds = nil
 	about := slices.Concat(subjects, peers)
 	if len(about) == 0 {

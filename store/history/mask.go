@@ -15,8 +15,8 @@ import (
 )
 
 // Masker takes from what is kept longer than MaskAfter the addresses that name
-// a resolver's client. It works on whole hours ahead of time, so that nothing is
-// ever late by its own making.
+// a resolver's client. It works more than an hour ahead, so that nothing is late
+// because of a failure or two.
 type Masker struct {
 	client *Client
 	layout Layout
@@ -96,6 +96,10 @@ func (m *Masker) Mask(ctx context.Context) error {
 	return err
 }
 
+// maskSeconds is how long one statement of masking may take: what the embedded
+// engine allows at most.
+const maskSeconds = 600
+
 func (m *Masker) mask(ctx context.Context, from, cutoff event.Time) error {
 	for _, k := range Kinds {
 		t := &tables[k]
@@ -107,10 +111,20 @@ func (m *Masker) mask(ctx context.Context, from, cutoff event.Time) error {
 			set = append(set, fmt.Sprintf("%s = %s", column, t.mask[column]))
 			unmasked = append(unmasked, fmt.Sprintf("%s != %s", column, t.mask[column]))
 		}
+		// One that takes long goes on in the store when the statement's time is over;
+		// another behind it would only do the same again.
+		going, err := m.client.text(ctx, "SELECT count() FROM system.mutations WHERE database = {db:String} AND table = {table:String} AND NOT is_done",
+			Params{"db": m.layout.Database, "table": m.layout.plain(t.name)})
+		if err != nil {
+			return err
+		}
+		if len(going) != 1 || going[0][0] != "0" {
+			return fmt.Errorf("history: the masking of %s that was begun earlier still goes on", t.name)
+		}
 		// A mutation takes no parameters; these are numbers.
 		old := fmt.Sprintf("seen >= fromUnixTimestamp64Micro(%d) AND seen < fromUnixTimestamp64Micro(%d) AND (%s)", int64(from)/1000, int64(cutoff)/1000, strings.Join(unmasked, " OR "))
 		// Partitions that hold nothing unmasked are not touched.
-		days, err := m.client.text(ctx, fmt.Sprintf("SELECT DISTINCT toString(toYYYYMMDD(seen)) FROM %s WHERE %s", m.layout.all(t.name), old), nil)
+		days, err := m.client.text(ctx, fmt.Sprintf("SELECT DISTINCT toString(toYYYYMMDD(seen)) FROM %s WHERE %s SETTINGS max_execution_time = %d", m.layout.all(t.name), old, maskSeconds), nil)
 		if e := new(Error); errors.As(err, &e) && (e.Code == codeUnknownTable || e.Code == codeUnknownDatabase) {
 			continue // nothing was ever written
 		}
@@ -118,13 +132,13 @@ func (m *Masker) mask(ctx context.Context, from, cutoff event.Time) error {
 			return err
 		}
 		for _, day := range days {
-			err := m.client.exec(ctx, fmt.Sprintf("ALTER TABLE %s%s UPDATE %s IN PARTITION %s WHERE %s SETTINGS mutations_sync = 2",
-				m.layout.local(t.name), m.layout.on(), strings.Join(set, ", "), day[0], old), nil)
+			err := m.client.exec(ctx, fmt.Sprintf("ALTER TABLE %s%s UPDATE %s IN PARTITION %s WHERE %s SETTINGS mutations_sync = 2, max_execution_time = %d",
+				m.layout.local(t.name), m.layout.on(), strings.Join(set, ", "), day[0], old, maskSeconds), nil)
 			if err != nil {
 				return err
 			}
 		}
-		left, err := m.client.text(ctx, fmt.Sprintf("SELECT count() FROM %s WHERE %s", m.layout.all(t.name), old), nil)
+		left, err := m.client.text(ctx, fmt.Sprintf("SELECT count() FROM %s WHERE %s SETTINGS max_execution_time = %d", m.layout.all(t.name), old, maskSeconds), nil)
 		if err != nil {
 			return err
 		}

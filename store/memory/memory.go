@@ -82,10 +82,11 @@ func open(c Config) (*history.Client, *engine.Engine, error) {
 	return &history.Client{HTTP: engine.Client(e.Socket()), URL: "http://engine"}, e, nil
 }
 
-// Close gives up what was opened; only for a Memory that was not Run.
+// Close gives up what was opened and not Run; after Run it does nothing of use.
 func (m *Memory) Close() error { return m.writer.Close() }
 
-// Keep remembers a copy of b's events. It never waits.
+// Keep remembers a copy of b's events. It never waits, but for a recording. It is
+// not called after Run's context has ended.
 func (m *Memory) Keep(b *event.Batch) { m.writer.Keep(b) }
 
 // Run runs the engine, if it is the embedded one, writes and masks, until ctx

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"noroshi/event"
@@ -105,15 +106,8 @@ func (d *DB) Backup(ctx context.Context, w io.Writer) (s Summary, err error) {
 
 func (t *table) list() []string { return strings.Fields(t.columns) }
 
-// isBytes reports whether the i-th column holds octets.
-func (t *table) isBytes(column string) bool {
-	for _, b := range strings.Fields(t.bytes) {
-		if b == column {
-			return true
-		}
-	}
-	return false
-}
+// isBytes reports whether a column holds octets.
+func (t *table) isBytes(column string) bool { return slices.Contains(strings.Fields(t.bytes), column) }
 
 // dump writes each row as a list: the table's name and the values.
 func (t *table) dump(ctx context.Context, q querier, lines *json.Encoder) error {
