@@ -102,7 +102,7 @@ func TestOldBlock(t *testing.T) {
 func TestClusterStatementsParse(t *testing.T) {
 	_, db := engine(t)
 	l := history.Layout{Database: "noroshi", Cluster: "some`cluster", Keep: history.Default().Keep}
-	for _, s := range l.Statements() {
+	for _, s := range append(l.Statements(), l.NameStatements()...) {
 		literal := "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 		a, err := db.Post("SELECT formatQuery("+literal+")", nil)
 		if err != nil || a.Status != 200 {

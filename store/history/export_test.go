@@ -1,0 +1,4 @@
+package history
+
+// NameStatements are what LoadNames creates first.
+func (l Layout) NameStatements() []string { return l.names() }
