@@ -213,12 +213,12 @@ func (d *decoder) judge(f *File) {
 	if f.State != "" && f.State == f.Templates {
 		d.wrongAt("templates", "name another", "%s is the file of incidents", f.State)
 	}
-	if key, err := f.History.Check(); err != nil {
+	f.History.Check(func(key string, err error) {
 		d.wrongAt("history."+key, "docs/history.md says what it means", "%v", err)
-	}
-	if key, err := f.Engine.Check(); err != nil {
+	})
+	f.Engine.Check(func(key string, err error) {
 		d.wrongAt("engine."+key, "docs/engine.md says what it means", "%v", err)
-	}
+	})
 	if !f.HTTP.Addr().IsLoopback() {
 		d.wrongAt("http", "use 127.0.0.1 or [::1]; from elsewhere reach it through ssh -L 8479:127.0.0.1:8479",
 			"%v can be reached by others, and noroshi has no accounts and no TLS yet", f.HTTP)

@@ -63,8 +63,8 @@ const drain = 7 * time.Second
 // It changes the whole process and can't be undone: it belongs in a process of
 // its own.
 func (c *Child) Run(ctx context.Context, stdin io.Reader, log *slog.Logger) error {
-	if key, err := c.Check(); err != nil {
-		return fmt.Errorf("engine: %s: %w", key, err)
+	if err := c.mistakes(); err != nil {
+		return err
 	}
 	for _, p := range []string{c.Library, c.Data, c.Socket} {
 		if !filepath.IsAbs(p) {

@@ -44,19 +44,24 @@ func Default() Config {
 	return Config{Memory: 1 << 30, Writers: 2, Readers: 4}
 }
 
-// Check reports what is wrong in what the operator decides: the key, and why.
-func (c *Config) Check() (key string, err error) {
-	switch {
-	case c.Memory < 256<<20:
-		return "memory", fmt.Errorf("%d octets are too few; write 256Mi or more", c.Memory)
-	case c.Threads < 0 || c.Threads > 1024:
-		return "threads", fmt.Errorf("%d; write 0 for all cores, or 1 to 1024", c.Threads)
-	case c.Writers < 1 || c.Writers > 64:
-		return "writers", fmt.Errorf("%d; write 1 to 64", c.Writers)
-	case c.Readers < 1 || c.Readers > 64:
-		return "readers", fmt.Errorf("%d; write 1 to 64", c.Readers)
+// Check calls wrong with each mistake in what the operator decides: its key, and
+// why.
+func (c *Config) Check(wrong func(key string, err error)) {
+	say := func(is bool, key, format string, got any) {
+		if is {
+			wrong(key, fmt.Errorf(format, got))
+		}
 	}
-	return "", nil
+	say(c.Memory < 256<<20, "memory", "%d octets are too few; write 256Mi or more", c.Memory)
+	say(c.Threads < 0 || c.Threads > 1024, "threads", "%d; write 0 for all cores, or 1 to 1024", c.Threads)
+	say(c.Writers < 1 || c.Writers > 64, "writers", "%d; write 1 to 64", c.Writers)
+	say(c.Readers < 1 || c.Readers > 64, "readers", "%d; write 1 to 64", c.Readers)
+}
+
+// mistakes returns what Check finds, as one error.
+func (c *Config) mistakes() (err error) {
+	c.Check(func(key string, why error) { err = errors.Join(err, fmt.Errorf("engine: %s: %w", key, why)) })
+	return err
 }
 
 func (c Config) threads() int {

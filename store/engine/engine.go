@@ -79,9 +79,9 @@ type Options struct {
 // New returns an engine that does nothing until [Engine.Run]. It fails with
 // [ErrNoLibrary] if there is no library, and if c is wrong.
 func New(c Config, log *slog.Logger, o Options) (*Engine, error) {
-	key, err := c.Check()
+	err := c.mistakes()
 	if err != nil {
-		return nil, fmt.Errorf("engine: %s: %w", key, err)
+		return nil, err
 	}
 	if c.Data == "" {
 		return nil, errors.New("engine: no folder is named for its data")

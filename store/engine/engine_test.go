@@ -480,7 +480,9 @@ func TestConfig(t *testing.T) {
 		t.Helper()
 		c := engine.Default()
 		change(&c)
-		if key, err := c.Check(); key != want || (err != nil) != (want != "") {
+		key, err := "", error(nil)
+		c.Check(func(k string, why error) { key, err = k, why })
+		if key != want || (err != nil) != (want != "") {
 			t.Errorf("%q, %v; want %q", key, err, want)
 		}
 	}

@@ -44,39 +44,33 @@ func Default() Config {
 	}
 }
 
-// Check reports what is wrong: the key, and why.
-func (c *Config) Check() (key string, err error) {
-	switch u, err := url.Parse(c.URL); {
-	case c.URL == Off:
-		return "", nil
-	case err != nil || c.URL != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
-		return "url", fmt.Errorf("%q is no address; write https://host:8443, or leave it out for the embedded engine", c.URL)
-	case u.User != nil:
-		return "url", fmt.Errorf("a name or password doesn't belong in the address; use user and password_file")
-	case c.URL == "" && c.Cluster != "":
-		return "cluster", fmt.Errorf("the embedded engine is no member of a cluster; give the url of one")
-	case c.URL == "" && c.User != "":
-		return "user", fmt.Errorf("the embedded engine has no users")
-	case c.User == "" && c.PasswordFile != "":
-		return "password_file", fmt.Errorf("whose password? add user")
+// Check calls wrong with each mistake: its key, and why.
+func (c *Config) Check(wrong func(key string, err error)) {
+	if c.URL == Off {
+		return
 	}
-	switch {
-	case c.Database == "":
-		return "database", fmt.Errorf("name a database, such as noroshi")
-	case c.Folder == "":
-		return "folder", fmt.Errorf("name a folder, such as noroshi.history")
-	case c.Spool < 64<<20:
-		return "spool", fmt.Errorf("%d octets hold less than a few blocks; write 64Mi or more", c.Spool)
+	say := func(is bool, key, format string, args ...any) {
+		if is {
+			wrong(key, fmt.Errorf(format, args...))
+		}
 	}
+	u, err := url.Parse(c.URL)
+	bad := err != nil || c.URL != "" && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "")
+	say(bad, "url", "that is no address; write https://host:8443, or leave it out for the embedded engine") // not repeated: it may hold a password
+	say(err == nil && u.User != nil, "url", "a name or password doesn't belong in the address; use user and password_file")
+	say(c.URL == "" && c.Cluster != "", "cluster", "the embedded engine is no member of a cluster; give the url of one")
+	say(c.URL == "" && c.User != "", "user", "the embedded engine has no users")
+	say(c.User == "" && c.PasswordFile != "", "password_file", "whose password? add user")
+	say(c.Database == "", "database", "name a database, such as noroshi")
+	say(c.Folder == "", "folder", "name a folder, such as noroshi.history")
+	say(c.Spool < 64<<20, "spool", "%d octets hold less than a few blocks; write 64Mi or more", c.Spool)
 	for _, k := range []struct {
 		key  string
 		keep time.Duration
 	}{{"keep.flows", c.Keep.Flows}, {"keep.dns", c.Keep.DNS}, {"keep.sessions", c.Keep.Sessions}, {"keep.logs", c.Keep.Logs}, {"keep.rollups", c.Keep.Rollups}} {
-		if k.keep != 0 && (k.keep < 24*time.Hour || k.keep > 36500*24*time.Hour) {
-			return k.key, fmt.Errorf("%v: events go by whole days; write 1d or more, or 0 to keep them for ever", k.keep)
-		}
+		say(k.keep != 0 && (k.keep < 24*time.Hour || k.keep > 36500*24*time.Hour), k.key,
+			"%v: events go by whole days; write 1d or more, or 0 to keep them for ever", k.keep)
 	}
-	return "", nil
 }
 
 // Layout returns the layout of the tables.
